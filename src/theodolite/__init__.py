@@ -1,0 +1,93 @@
+"""Theodolite surveys a trained neural network as a scalar field over its whole input space.
+
+The public names below are loaded when they are first used, so that ``import theodolite`` and
+``theodolite --help`` need neither torch nor xarray.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from theodolite.embedding import OneHot as OneHot
+    from theodolite.embedding import Scale as Scale
+    from theodolite.errors import UserError as UserError
+    from theodolite.field import Field as Field
+    from theodolite.instruments.density import Density as Density
+    from theodolite.network import Network as Network
+    from theodolite.report.page import write_report as report
+    from theodolite.result import open_survey as open_survey
+    from theodolite.space import Box as Box
+    from theodolite.space import Grid as Grid
+    from theodolite.space import Latent as Latent
+    from theodolite.space import Spins as Spins
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Box": "theodolite.space",
+    "Density": "theodolite.instruments.density",
+    "Field": "theodolite.field",
+    "Grid": "theodolite.space",
+    "Latent": "theodolite.space",
+    "Network": "theodolite.network",
+    "OneHot": "theodolite.embedding",
+    "Scale": "theodolite.embedding",
+    "Spins": "theodolite.space",
+    "UserError": "theodolite.errors",
+    "open_survey": "theodolite.result",
+}
+
+__all__ = [
+    "Box",
+    "Density",
+    "Field",
+    "Grid",
+    "Latent",
+    "Network",
+    "OneHot",
+    "Scale",
+    "Spins",
+    "UserError",
+    "__version__",
+    "open_survey",
+    "report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "report":
+        return importlib.import_module("theodolite.report")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'theodolite' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Report(ModuleType):
+    """`theodolite.report`: a package that, called, writes a report: ``report(survey, "report.html")``."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        from theodolite.report.page import write_report
+
+        return write_report(*arguments, **options)
+
+
+class _Theodolite(ModuleType):
+    """Makes `theodolite.report` callable whichever import loads it first: the import system sets it here."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "report" and isinstance(value, ModuleType):
+            value.__class__ = _Report
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Theodolite

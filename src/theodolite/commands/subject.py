@@ -1,0 +1,205 @@
+"""What a command works on: the field, its network and the data, loaded and checked as the flags say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from theodolite.commands.arguments import Subject
+from theodolite.embedding import OneHot
+from theodolite.errors import UserError
+from theodolite.field import Field
+from theodolite.loading import Labelled, choose_classes, load_data, load_model, parse_embedding
+from theodolite.network import Network
+from theodolite.space import parse_space
+from theodolite.zoo.datasets import Digits, bundled_digits, mnist, toy_images
+from theodolite.zoo.networks import PaperCNN, ToyCNN, initialised
+from theodolite.zoo.training import PAPER_ACCURACY, PAPER_SETTINGS, train
+
+DATA_LIMIT = 1000
+
+
+@dataclass(frozen=True)
+class ZooModel:
+    """A network of the zoo that trains in seconds: how it is built, what it reads, the paper's accuracy
+    and name for it.
+    """
+
+    factory: Callable[[], nn.Sequential]
+    images: Callable[[Digits], Digits]
+    paper_name: str
+
+
+ZOO = {
+    "zoo:cnn": ZooModel(PaperCNN, lambda digits: digits, "CNN"),
+    "zoo:toy": ZooModel(ToyCNN, toy_images, "CNN-Toy"),
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A field ready to be surveyed; `network` is None for a system. `sets`: name -> (inputs, labels or
+    None).
+    """
+
+    field: Field
+    network: Network | None
+    sets: dict[str, Labelled]
+    labels: tuple[str, ...]
+
+    def by_class(self, seed: int) -> dict[str, Tensor]:
+        """The data as an instrument takes it, a set a class ("test: 1"), up to 1,000 inputs of each drawn
+        by `seed`.
+        """
+        parts: dict[str, Tensor] = {}
+        for name, (x, y) in self.sets.items():
+            if y is None:
+                parts[name] = _drawn(x, seed)
+                continue
+            for label in y.unique().tolist():
+                parts[f"{name}: {self.label(label)}"] = _drawn(x[y == label], seed)
+        return parts
+
+    def label(self, position: int) -> str:
+        """The name of a class."""
+        return self.labels[position] if position < len(self.labels) else str(position)
+
+
+def load(subject: Subject, seed: int, console: Console, weights: Path | None = None) -> Loaded:
+    """Load what `subject` names; `weights`, saved by an earlier run, take the place of training a network
+    of the zoo.
+
+    Raises `UserError` for every flag that is missing, unreadable or does not fit the others.
+    """
+    if (subject.system is None) == (subject.model is None):
+        got = "both" if subject.system is not None else "neither"
+        raise UserError(
+            "model", "--system or --model", got, "for example --system ising:12 or --model pkg.mod:factory"
+        )
+    if subject.system is not None:
+        return _load_system(subject)
+    if str(subject.model).startswith("zoo:"):
+        return _load_zoo(subject, seed, console, weights)
+    return _load_network(subject)
+
+
+def _load_system(subject: Subject) -> Loaded:
+    from theodolite.systems import parse_system
+
+    for name in ("weights", "space", "embedding", "classes"):
+        if getattr(subject, name) is not None:
+            raise UserError(
+                name, "nothing beside --system", str(getattr(subject, name)), f"leave --{name} out"
+            )
+    field = parse_system(str(subject.system))
+    sets = {} if subject.data is None else load_data(subject.data, field.space)
+    return Loaded(field, None, sets, ())
+
+
+def _load_network(subject: Subject) -> Loaded:
+    if subject.space is None:
+        raise UserError(
+            "space", "the space of the network's inputs", "none", "for example --space grid:1x28x28:256"
+        )
+    space = parse_space(subject.space)
+    embedding = parse_embedding(subject.embedding or "none")
+    sets = {} if subject.data is None else load_data(subject.data, space)
+    classes = parse_classes(subject.classes)
+    model = load_model(str(subject.model), subject.weights)
+    network = Network(model.module, space, embedding=embedding, classes=classes, name=model.name)
+    if classes is None and network.n_outputs == 1 and subject.observable != "logit:0":
+        classes = ["0", "1"]
+        network = Network(model.module, space, embedding=embedding, classes=classes, name=model.name)
+    if subject.classes is not None and classes is not None:
+        sets = choose_classes(sets, tuple(map(int, classes)))
+    n_classes = max(2, network.n_outputs)
+    for name, (_, y) in sets.items():
+        if y is not None and int(y.max()) >= n_classes:
+            got = f"label {int(y.max())} in the set {name!r}"
+            raise UserError(
+                "data", f"labels 0..{n_classes - 1}, one an output", got, "name the classes by --classes"
+            )
+    return Loaded(network.observable(subject.observable), network, sets, tuple(classes or ()))
+
+
+def _load_zoo(subject: Subject, seed: int, console: Console, weights: Path | None) -> Loaded:
+    if subject.model not in ZOO:
+        raise UserError(
+            "model", f"one of {', '.join(ZOO)}", repr(subject.model), "others are made by pkg.mod:factory"
+        )
+    for name in ("weights", "space", "embedding"):
+        if getattr(subject, name) is not None:
+            raise UserError(
+                name,
+                "nothing beside a network of the zoo",
+                str(getattr(subject, name)),
+                f"leave --{name} out",
+            )
+    chosen = ZOO[subject.model]
+    classes = tuple(int(label) for label in parse_classes(subject.classes) or ("0", "1"))
+    if len(classes) != 2:
+        raise UserError(
+            "classes", "two digits for this network", subject.classes or "", "for example --classes 0,1"
+        )
+    digits = bundled_digits(classes) if subject.data is None else mnist(subject.data, classes)
+    images = chosen.images(digits)
+    module = initialised(chosen.factory, seed)
+    if weights is not None:
+        module = load_model(_factory_name(chosen), weights).module
+    else:
+        console.print(
+            f"Training {chosen.paper_name} of Liu et al. 2023 on {len(images.y_train):,} images "
+            f"({images.source})."
+        )
+        paper = PAPER_ACCURACY[chosen.paper_name]
+        result = train(module, images, replace(PAPER_SETTINGS[chosen.paper_name], seed=seed))
+        console.print(
+            f"Trained in {result.seconds:.0f} s: accuracy {result.test_accuracy:.1%} on {len(images.y_test)} "
+            f"test images (the paper's network: {paper:.1%})."
+        )
+    names = tuple(map(str, classes))
+    network = Network(module, images.space, embedding=OneHot(), classes=list(names), name=chosen.paper_name)
+    sets: dict[str, Labelled] = {
+        "train": (images.x_train, images.y_train),
+        "test": (images.x_test, images.y_test),
+    }
+    return Loaded(network.observable(subject.observable), network, sets, names)
+
+
+def save_zoo_weights(subject: Subject, loaded: Loaded, path: Path) -> None:
+    """Keep the weights of a network of the zoo, trained on the spot, with the name of its factory; for
+    others, nothing.
+    """
+    from safetensors.torch import save_file
+
+    if loaded.network is None or subject.model not in ZOO:
+        return
+    tensors = {name: tensor.contiguous() for name, tensor in loaded.network.module.state_dict().items()}
+    save_file(tensors, path, metadata={"factory": _factory_name(ZOO[subject.model])})
+
+
+def parse_classes(text: str | None) -> list[str] | None:
+    """ "0,1" -> ["0", "1"]; the labels that the data give the classes, in the order of the outputs."""
+    if text is None:
+        return None
+    labels = text.replace(",", " ").split()
+    if not labels or not all(label.isdecimal() for label in labels) or len(set(labels)) != len(labels):
+        raise UserError(
+            "classes", "different labels, numbers from 0", repr(text), "for example --classes 0,1"
+        )
+    return labels
+
+
+def _factory_name(chosen: ZooModel) -> str:
+    return f"{chosen.factory.__module__}:{chosen.factory.__qualname__}"
+
+
+def _drawn(x: Tensor, seed: int) -> Tensor:
+    if len(x) <= DATA_LIMIT:
+        return x
+    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:DATA_LIMIT]]

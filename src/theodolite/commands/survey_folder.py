@@ -1,0 +1,63 @@
+"""The folder of a survey: survey.zarr, checkpoint.pt, settings.toml, report.html and, from the zoo,
+model.safetensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from theodolite.commands.arguments import DensityCommand
+from theodolite.errors import UserError
+from theodolite.result import STORE, to_toml
+
+SETTINGS = "settings.toml"
+CHECKPOINT = "checkpoint.pt"
+REPORT = "report.html"
+WEIGHTS = "model.safetensors"
+# What a survey leaves in its folder, and so all that --overwrite may remove.
+FILES = (STORE, SETTINGS, CHECKPOINT, REPORT, WEIGHTS)
+# Settings that say how the command was given, not what is surveyed.
+PASSING = ("out", "dry_run", "overwrite", "config")
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Raise `UserError` where `folder` exists, unless it holds a survey that `overwrite` allows to be
+    replaced.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not overwrite:
+        raise UserError(
+            "out", "a new folder", f"{folder}, which exists", "choose another --out, or add --overwrite"
+        )
+    if not folder.is_dir() or (any(folder.iterdir()) and not any((folder / name).exists() for name in FILES)):
+        raise UserError("overwrite", "the folder of an earlier survey", str(folder), "choose another --out")
+
+
+def create(folder: Path, overwrite: bool) -> None:
+    """Make the folder, without what an earlier survey left there where `overwrite` says so."""
+    check_free(folder, overwrite)
+    for name in FILES:
+        old = folder / name
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            "out", "a folder that can be made", f"{folder}: {error.strerror}", "choose another --out"
+        ) from error
+
+
+def write_settings(settings: DensityCommand, folder: Path, model_hash: str) -> None:
+    """Save the resolved settings, paths made absolute, as TOML that `--config` takes as well."""
+    table: dict[str, object] = {"command": "density", "model_hash": model_hash or None}
+    for entry in dataclasses.fields(settings):
+        value = getattr(settings, entry.name)
+        if entry.name not in PASSING:
+            table[entry.name] = str(value.absolute()) if isinstance(value, Path) else value
+    (folder / SETTINGS).write_text(to_toml(table), encoding="utf-8")

@@ -1,0 +1,279 @@
+"""A batched scalar function over a space: the one thing every instrument measures.
+
+The only place that differentiates a field with respect to its input, splits batches to fit memory, counts
+evaluations and checks what a function returns. One evaluation is one forward pass of one input, with or
+without a backward pass.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from theodolite.errors import FieldError, MissingCapability
+from theodolite.space import DiscreteSpace, Space
+
+
+@dataclass(frozen=True)
+class LevelDifferences:
+    """What setting a coordinate to each level does, linearised, from one gradient.
+
+    ``table`` is ``(levels, m)``: the embedding of a level. ``function`` maps embedded points
+    ``(batch, n_coordinates, m)`` to values ``(batch,)`` and is differentiable.
+    """
+
+    table: Tensor
+    function: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Value = ``constant`` + a sum of local terms, one at each position of ``grid`` (rows, columns).
+
+    ``function`` maps embedded points ``(batch, n_coordinates, m)`` (the table is that of the field's
+    ``level_differences``) to terms ``(batch, rows * columns)``. Coordinate p lies at position
+    p mod (rows * columns) and changes only terms within ``radius`` of it (Chebyshev distance).
+    """
+
+    grid: tuple[int, int]
+    radius: int
+    constant: float
+    function: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class SingleSite:
+    """Exact change of the value when one coordinate changes: ``change(levels, site, new_level, data)``.
+
+    ``change`` is compiled by numba, ``levels`` is a 1-D array of levels and ``data`` a tuple of arrays.
+    """
+
+    change: Callable[..., float]
+    data: tuple[Any, ...]
+
+
+@final
+class Field:
+    """A scalar field: ``function`` maps points ``(batch, *space.shape)`` to ``(batch,)``.
+
+    ``level_spacing``: outputs are integer multiples of it. ``table``: the values of all points by index
+    (coordinate 0 the least significant digit). The other capabilities are described at their classes; they are
+    None where the field does not offer them. Raises FieldError when ``function`` is a module in train mode.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        function: Callable[[Tensor], Tensor],
+        *,
+        name: str = "energy",
+        level_spacing: float | None = None,
+        batch_size: int = 4096,
+        level_differences: LevelDifferences | None = None,
+        terms: Terms | None = None,
+        single_site: SingleSite | None = None,
+        table: Tensor | None = None,
+        model_hash: str = "",
+        model_name: str = "",
+        probability: str = "",
+        module: nn.Module | None = None,
+    ) -> None:
+        self.space = space
+        self.name = name
+        self.level_spacing = level_spacing
+        self.batch_size = int(batch_size)
+        self.level_differences = level_differences
+        self.terms = terms
+        self.single_site = single_site
+        self.table = table
+        self.model_hash = model_hash
+        self.model_name = model_name or name
+        self.probability = probability
+        self.evaluations = 0
+        self._function = function
+        self._module = module if module is not None else function if isinstance(function, nn.Module) else None
+        self._refuse_train_mode()
+
+    # ------------------------------------------------------------------ evaluation
+
+    def value(self, x: Tensor) -> Tensor:
+        """Values ``(batch,)`` float64 of points ``(batch, *shape)``.
+
+        Raises FieldError for points outside the space and for what is not one finite number a point.
+        """
+        self._refuse_outside(x)
+        with torch.no_grad():
+            return self._batched(x, lambda part: (self._function(part),))[0]
+
+    def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Values ``(batch,)`` and gradients ``(batch, *shape)`` with respect to the input relaxed to reals.
+
+        Raises MissingCapability where the input has no such relaxation (a one-hot embedding).
+        """
+        self._refuse_outside(x)
+
+        def evaluate(part: Tensor) -> tuple[Tensor, Tensor]:
+            relaxed = part.to(torch.get_default_dtype()) if not part.is_floating_point() else part
+            return _differentiate(self._function, relaxed, self.name)
+
+        value, gradient = self._batched(x, evaluate)
+        return value, gradient
+
+    def level_gradient(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Values ``(batch,)`` and gradients ``(batch, n_coordinates, m)`` in the embedding, at levels
+        ``(batch, n_coordinates)``. Raises MissingCapability without ``level_differences``."""
+        capability = self.require("level_differences")
+        value, gradient = self._batched(
+            level, lambda part: _differentiate(capability.function, capability.table[part], self.name)
+        )
+        return value, gradient
+
+    def term_gradient(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Terms ``(batch, positions)`` and the gradient of their sum ``(batch, n_coordinates, m)``, at levels
+        ``(batch, n_coordinates)``. Raises MissingCapability without ``terms``."""
+        capability = self.require("terms")
+        table = self.require("level_differences").table
+        terms, gradient = self._batched(
+            level, lambda part: _differentiate(capability.function, table[part], self.name), ndim=2
+        )
+        return terms, gradient
+
+    def require(self, capability: str) -> Any:
+        """The capability of that name; raises MissingCapability where the field lacks it."""
+        found = getattr(self, capability, None)
+        if found is None:
+            raise MissingCapability(
+                "field", f"a field with {capability}", f"{self.name!r} without", "choose a method that needs none"
+            )
+        return found
+
+    # ------------------------------------------------------------------ checks
+
+    def check(self, generator: torch.Generator, n: int = 4) -> Tensor:
+        """One trial batch from the space: one finite number a point, rows independent of each other.
+
+        Returns the trial values ``(n,)``. Raises FieldError. Evaluations are not counted.
+        """
+        self._refuse_train_mode()
+        before = self.evaluations
+        x = self.space.draw(n, generator)
+        together = self.value(x)
+        alone = torch.cat([self.value(x[i : i + 1]) for i in range(n)])
+        tolerance = 1e-4 * together.abs().clamp(min=1.0)
+        influenced = (together - alone).abs() > tolerance
+        if influenced.any():
+            row = int(influenced.nonzero()[0])
+            raise FieldError(
+                "field",
+                "rows that do not influence each other",
+                f"{float(alone[row]):.6g} for a point alone and {float(together[row]):.6g} in a batch",
+                "normalise with fixed statistics (batch normalisation in eval mode) and fix random layers",
+                example=x[row],
+            )
+        self.evaluations = before
+        return together
+
+    def has_gradient(self, generator: torch.Generator, n: int = 4) -> bool:
+        """False, with a warning, where the linearised change is zero everywhere on a trial batch."""
+        if self.level_differences is None and isinstance(self.space, DiscreteSpace):
+            return False
+        before = self.evaluations
+        x = self.space.draw(n, generator)
+        if isinstance(self.space, DiscreteSpace):
+            gradient = self.level_gradient(self.space.to_levels(x))[1]
+        else:
+            gradient = self.value_and_gradient(x)[1]
+        self.evaluations = before
+        if bool((gradient != 0).any()):
+            return True
+        warnings.warn(
+            f"the gradient of {self.name!r} is zero everywhere on {n} random points: using gradient-free proposals",
+            stacklevel=2,
+        )
+        return False
+
+    def _refuse_train_mode(self) -> None:
+        if self._module is not None and self._module.training:
+            raise FieldError(
+                "field", "a module in eval mode", "a module in train mode", "call module.eval() first"
+            )
+
+    def _refuse_outside(self, x: Tensor) -> None:
+        inside = self.space.contains(x)
+        if not bool(inside.all()):
+            row = int((~inside).nonzero()[0])
+            raise FieldError(
+                "x",
+                f"points of {self.space.describe()}",
+                f"{int((~inside).sum())} of {len(x)} outside, the first at index {row} "
+                f"(values {float(x[row].min()):g} to {float(x[row].max()):g})",
+                "scale the data to the space, or declare the space the data live in",
+                example=x[row],
+            )
+
+    # ------------------------------------------------------------------ batches
+
+    def _batched(
+        self, x: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, ...]], ndim: int = 1
+    ) -> tuple[Tensor, ...]:
+        """Evaluate in parts of ``batch_size``; halve it when memory runs out."""
+        parts: list[tuple[Tensor, ...]] = []
+        start = 0
+        while start < len(x) or not parts:
+            part = x[start : start + self.batch_size]
+            try:
+                result = evaluate(part)
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error) or self.batch_size == 1:
+                    raise
+                self.batch_size = max(1, self.batch_size // 2)
+                continue
+            parts.append((self._checked(result[0], part, start, ndim), *result[1:]))
+            start += len(part)
+            self.evaluations += len(part)
+        return tuple(column[0] if len(column) == 1 else torch.cat(column) for column in zip(*parts, strict=True))
+
+    def _checked(self, value: Any, part: Tensor, start: int, ndim: int) -> Tensor:
+        if not isinstance(value, Tensor) or value.ndim != ndim or len(value) != len(part):
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise FieldError(
+                "field",
+                f"one number a point: shape ({len(part)},)",
+                got,
+                "choose an output: network.logit(k), or reduce in your function",
+            )
+        value = value.double()
+        finite = torch.isfinite(value)
+        if not bool(finite.all()):
+            rows = (~finite.reshape(len(value), -1).all(1)).nonzero()[:, 0]
+            raise FieldError(
+                "field",
+                "finite values",
+                f"{len(rows)} non-finite of {len(part)}, the first at index {start + int(rows[0])}",
+                "look at that input (the error's .example); clamp logarithms and divisions in the model",
+                example=part[int(rows[0])].clone(),
+            )
+        return value
+
+
+def _differentiate(function: Callable[[Tensor], Tensor], x: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """``function(x)`` and the gradient of its sum: the rows are independent, so each row's own gradient."""
+    leaf = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        value = function(leaf)
+        if not value.requires_grad:
+            raise MissingCapability(
+                "field", "a function torch can differentiate", f"{name!r} without a graph", "use torch operations"
+            )
+        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    return value.detach(), gradient
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

@@ -1,0 +1,141 @@
+"""Representative inputs as pictures: one PNG sprite a level, small enough to travel inside the page."""
+
+import base64
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+_MOST_SAMPLES = 24
+_FEWEST_SAMPLES = 4
+_LARGEST_SIDE = 64
+_BAR_HEIGHT = 24
+_MOST_BARS = 63
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The pictures of a survey: a level's sprite holds its inputs side by side, left to right."""
+
+    sprites: list[str | None]
+    outputs: list[list[float]]
+    tile_width: int
+    tile_height: int
+    caption: str
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Encode uint8 pixels, (rows, columns) grey or (rows, columns, 3) colour, as a PNG (RFC 2083)."""
+    rows, columns = pixels.shape[:2]
+    flat = np.ascontiguousarray(pixels, dtype=np.uint8).reshape(rows, -1)
+    # Every scan line starts with its filter: 0, none.
+    lines = np.concatenate([np.zeros((rows, 1), np.uint8), flat], axis=1).tobytes()
+    header = struct.pack(">IIBBBBB", columns, rows, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines, 6)), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def data_uri(pixels: np.ndarray) -> str:
+    """The picture as a `data:` address, so that the page needs no other file."""
+    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode("ascii")
+
+
+def gallery(dataset: xr.Dataset, byte_limit: int = 4_000_000) -> Gallery | None:
+    """Sprites of each level's representatives, at most about `byte_limit` bytes in all.
+
+    Reads `representative` (level, sample, point_*) and `representative_output` (level, sample). Samples are
+    dropped first (24 down to 4 a level), then pictures made coarser. None where nothing was kept.
+    """
+    if "representative" not in dataset or "representative_output" not in dataset:
+        return None
+    points = dataset["representative"]
+    outputs = np.asarray(dataset["representative_output"].transpose("level", "sample").values, float)
+    if not np.isfinite(outputs).any():
+        return None
+    axes = sorted(
+        (str(dim) for dim in points.dims if str(dim).startswith("point_")), key=lambda d: int(d[6:])
+    )
+    points = points.transpose("level", "sample", *axes)
+    kept = [np.flatnonzero(np.isfinite(row))[:_MOST_SAMPLES] for row in outputs]
+    low, high = _range(dataset, points)
+    shape = points.shape[2:]
+    trial, caption = _picture(np.zeros(shape), low, high)
+    n_levels = sum(len(row) > 0 for row in kept)
+    allowed = byte_limit * 3 // 4 // max(n_levels * trial.size, 1)
+    n_samples = max(_FEWEST_SAMPLES, min(_MOST_SAMPLES, allowed))
+    factor = max(
+        math.ceil(max(trial.shape[:2]) / _LARGEST_SIDE), math.ceil(math.sqrt(n_samples / max(allowed, 0.1)))
+    )
+    factor = max(1, min(factor, *trial.shape[:2]))
+    sprites: list[str | None] = []
+    shown: list[list[float]] = []
+    for level, row in enumerate(kept):
+        row = row[:n_samples]
+        values = np.asarray(points.isel(level=level, sample=row).values, float) if len(row) else np.empty(0)
+        tiles = [_coarser(_picture(np.asarray(value), low, high)[0], factor) for value in values]
+        sprites.append(data_uri(np.concatenate(tiles, axis=1)) if tiles else None)
+        shown.append([float(outputs[level, index]) for index in row])
+    small = _coarser(trial, factor)
+    if factor > 1:
+        caption += f" Drawn {factor} times coarser than they are."
+    return Gallery(sprites, shown, small.shape[1], small.shape[0], caption)
+
+
+def _range(dataset: xr.Dataset, points: xr.DataArray) -> tuple[float, float]:
+    kind, _, rest = str(dataset.attrs.get("space", "")).partition(":")
+    if kind == "grid" and rest.rpartition(":")[2].isdigit():
+        return 0.0, float(rest.rpartition(":")[2]) - 1.0
+    if kind == "spins":
+        return -1.0, 1.0
+    reached = np.isfinite(dataset["representative_output"].values)
+    values = np.asarray(points.values, float)[reached]
+    low, high = np.nanquantile(values, [0.001, 0.999])
+    return float(low), float(high)
+
+
+def _picture(point: np.ndarray, low: float, high: float) -> tuple[np.ndarray, str]:
+    scaled = np.clip((np.asarray(point, float) - low) / (high - low if high > low else 1.0), 0.0, 1.0)
+    grey = np.round(255 * scaled).astype(np.uint8)
+    if grey.ndim == 3 and grey.shape[0] == 1:
+        grey = grey[0]
+    if grey.ndim == 3 and grey.shape[0] == 3:
+        return np.moveaxis(grey, 0, -1), "Drawn in their own colours."
+    if grey.ndim == 2:
+        return grey, "Black is the lowest value a pixel can have, white the highest."
+    if grey.ndim == 3:
+        return np.concatenate(list(grey), axis=1), "Channels side by side; black lowest, white highest."
+    flat = grey.reshape(-1)
+    side = math.isqrt(flat.size)
+    spins = {low, high} == {-1.0, 1.0}
+    if side * side == flat.size and side > 1 and (spins or flat.size > _MOST_BARS):
+        words = "Black is spin down, white spin up." if spins else "Black lowest, white highest."
+        return flat.reshape(side, side), f"{words} Coordinates in reading order, {side} a row."
+    if flat.size <= _MOST_BARS:
+        heights = np.round(scaled.reshape(-1) * (_BAR_HEIGHT - 1)).astype(int) + 1
+        filled = np.arange(_BAR_HEIGHT)[::-1, None] < heights[None, :]
+        # Bars a few pixels wide with a gap between them keep the picture about twice as wide as high.
+        wide = np.repeat(filled, max(2, 2 * _BAR_HEIGHT // flat.size), axis=1)
+        wide[:, :: max(2, 2 * _BAR_HEIGHT // flat.size)] = False
+        return np.where(wide, 200, 20).astype(np.uint8), "One bar a coordinate, as high as its value."
+    columns = math.ceil(math.sqrt(flat.size))
+    padded = np.zeros(math.ceil(flat.size / columns) * columns, np.uint8)
+    padded[: flat.size] = flat
+    return padded.reshape(
+        -1, columns
+    ), f"Coordinates in reading order, {columns} a row; black lowest, white highest."
+
+
+def _coarser(pixels: np.ndarray, factor: int) -> np.ndarray:
+    if factor == 1:
+        return pixels
+    rows, columns = pixels.shape[0] // factor, pixels.shape[1] // factor
+    cut = pixels[: rows * factor, : columns * factor].astype(float)
+    blocks = cut.reshape(rows, factor, columns, factor, *pixels.shape[2:])
+    return np.round(blocks.mean(axis=(1, 3))).astype(np.uint8)

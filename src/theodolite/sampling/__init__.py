@@ -1,0 +1,1 @@
+"""How to move, how to weigh, and how to turn samples into a density of states."""

@@ -1,0 +1,78 @@
+"""Fields whose density of states is known exactly: what every sampler is tested against."""
+
+from collections.abc import Callable
+
+from theodolite.errors import UserError
+from theodolite.field import Field
+from theodolite.systems.chains import Chains, rough_chains, rough_settings, smooth_chains, smooth_settings
+from theodolite.systems.chains_exact import exact_log_density_of_states
+from theodolite.systems.continuous import (
+    box_linear,
+    box_linear_log_density_of_states,
+    latent_linear,
+    latent_linear_log_density_of_states,
+)
+from theodolite.systems.ising import ising
+from theodolite.systems.ising_exact import ising_counts, ising_log_density_of_states
+from theodolite.systems.linear import linear, linear_logit, linear_logit_scale, linear_logit_weights
+from theodolite.systems.linear_exact import linear_log_counts, linear_log_density_of_states
+from theodolite.systems.toy import random_table, table_field, table_log_density_of_states
+
+__all__ = [
+    "Chains",
+    "box_linear",
+    "box_linear_log_density_of_states",
+    "exact_log_density_of_states",
+    "ising",
+    "ising_counts",
+    "ising_log_density_of_states",
+    "latent_linear",
+    "latent_linear_log_density_of_states",
+    "linear",
+    "linear_log_counts",
+    "linear_log_density_of_states",
+    "linear_logit",
+    "linear_logit_scale",
+    "linear_logit_weights",
+    "parse_system",
+    "random_table",
+    "rough_chains",
+    "rough_settings",
+    "smooth_chains",
+    "smooth_settings",
+    "table_field",
+    "table_log_density_of_states",
+]
+
+
+def parse_system(text: str) -> Field:
+    """The field a text such as "ising:12" names.
+
+    The names: ising:SIDE, linear:SEED (a 28 x 28 linear logit), chains:smooth, chains:rough, table:SEED (12
+    bits), box:N (sum of N uniforms), latent:DIM (a slope of a Gaussian).
+
+    Raises:
+        UserError: an unknown name, or an argument that does not fit it.
+    """
+    name, _, argument = text.strip().partition(":")
+    if name not in _SYSTEMS:
+        raise UserError("system", f"one of {', '.join(_FORMS)}", repr(text), "see theodolite.systems")
+    build = _SYSTEMS[name]
+    try:
+        return build(argument)
+    except (KeyError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        form = next(form for form in _FORMS if form.startswith(f"{name}:"))
+        raise UserError("system", form, repr(text), "see theodolite.systems") from None
+
+
+_FORMS = ("ising:SIDE", "linear:SEED", "chains:smooth|rough", "table:SEED", "box:N", "latent:DIM")
+_SYSTEMS: dict[str, Callable[[str], Field]] = {
+    "ising": lambda argument: ising(int(argument)),
+    "linear": lambda argument: linear_logit(int(argument)),
+    "chains": lambda argument: {"smooth": smooth_chains, "rough": rough_chains}[argument](),
+    "table": lambda argument: random_table(int(argument)),
+    "box": lambda argument: box_linear(int(argument)),
+    "latent": lambda argument: latent_linear(int(argument)),
+}
