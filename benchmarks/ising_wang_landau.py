@@ -77,9 +77,7 @@ def icet_rate(seconds: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu-seconds", type=float, nargs="+", default=[5.0, 20.0])
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--icet-seconds", type=float, default=10.0)

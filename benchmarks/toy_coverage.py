@@ -39,9 +39,7 @@ def wang_landau(field: Field, seed: int, evaluations: int):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table")
     parser.add_argument("--seeds", type=int, default=400)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -68,12 +66,10 @@ def main() -> None:
             f"{b + lowest:4d} {counts[b]:9d} {covered[:, b].mean():.3f} {np.nanmean(deviation[:, b]):+.4f} "
             f"{np.nanstd(deviation[:, b]):.4f} {np.nanmedian(error[:, b]):.4f}"
         )
-    print(
-        f"seeds {arguments.first_seed} to {arguments.first_seed + arguments.seeds - 1}, {arguments.evaluations} evaluations"
-    )
-    print(
-        f"covered, pooled: {covered[:, large].mean():.4f}; least in a bin: {covered[:, large].mean(0).min():.4f}"
-    )
+    last = arguments.first_seed + arguments.seeds - 1
+    print(f"seeds {arguments.first_seed} to {last}, {arguments.evaluations} evaluations")
+    print(f"covered, pooled: {covered[:, large].mean():.4f}")
+    print(f"covered, least in a bin: {covered[:, large].mean(0).min():.4f}")
     print(
         f"largest error of a run (nats): median {np.median(worst):.3f}, 95% {np.quantile(worst, 0.95):.3f}, "
         f"worst {worst.max():.3f}, at most 0.3 in {(worst <= 0.3).mean():.3f} of the runs"

@@ -32,9 +32,7 @@ NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="full MNIST: an .npz file or a folder of IDX files")
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--train", type=int, default=12_665, help="training images of the ResNets")
@@ -51,9 +49,7 @@ def main() -> None:
         module = initialised(NETWORKS[name], arguments.seed)
         result = train(module, images, replace(PAPER_SETTINGS[name], seed=arguments.seed))
         figures = f"{PAPER_ACCURACY[name]:>12.2%}{result.test_accuracy:>12.2%}{result.train_accuracy:>12.2%}"
-        print(
-            f"{name:<12}{figures}{len(images.y_train):>9}{result.epochs:>8}{result.seconds:>9.0f}", flush=True
-        )
+        print(f"{name:<12}{figures}{len(images.y_train):>9}{result.epochs:>8}{result.seconds:>9.0f}", flush=True)
         if arguments.save is not None:
             arguments.save.mkdir(parents=True, exist_ok=True)
             save_file(module.state_dict(), arguments.save / f"{name}.safetensors")

@@ -206,9 +206,7 @@ def test_inspect_tells_what_a_field_offers(capsys):
 
 
 def test_a_file_says_the_same_as_flags(folder, capsys):
-    (folder / "run.toml").write_text(
-        'system = "ising:3"\nbudget = "2000 evaluations"\nseed = 5\nlevel-width = 4.0\n'
-    )
+    (folder / "run.toml").write_text('system = "ising:3"\nbudget = "2000 evaluations"\nseed = 5\nlevel-width = 4.0\n')
     assert main(["density", "--config", "run.toml", "--seed", "6", "--out", "run"]) == 0
     settings = tomllib.loads((folder / "run" / "settings.toml").read_text())
     assert settings["seed"] == 6 and settings["level_width"] == 4.0

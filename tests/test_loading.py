@@ -230,9 +230,7 @@ def test_files_that_are_no_npz_are_refused(tmp_path):
 
 
 def idx(values, kind=8):
-    return (
-        bytes([0, 0, kind, values.ndim]) + struct.pack(f">{values.ndim}i", *values.shape) + values.tobytes()
-    )
+    return bytes([0, 0, kind, values.ndim]) + struct.pack(f">{values.ndim}i", *values.shape) + values.tobytes()
 
 
 def test_idx_folders_plain_and_gzipped(tmp_path):

@@ -66,9 +66,7 @@ def survey() -> xarray.Dataset:
     }
     attributes |= {"date": "2026-01-02T03:04:05+00:00"}
     attributes |= {"log_volume": np.float64(4 * np.log(256)), "probability": "sigmoid", "command": 'a "b" ü'}
-    origin = provenance(
-        settings={"seed": 1, "budget": "5 min"}, seed=2**63 - 1, evaluations=10**7, seconds=1.5
-    )
+    origin = provenance(settings={"seed": 1, "budget": "5 min"}, seed=2**63 - 1, evaluations=10**7, seconds=1.5)
     coordinates = {name: variables.pop(name) for name in ("level", "data_set")}
     return xarray.Dataset(variables, coordinates, attrs=origin | attributes)
 
@@ -88,9 +86,7 @@ def assert_same(found: xarray.Dataset, expected: xarray.Dataset) -> None:
 
 
 def test_the_schema_is_the_table_of_the_architecture() -> None:
-    table = (
-        ARCHITECTURE.read_text(encoding="utf8").split("## The density dataset")[1].split("\nAttributes:")[0]
-    )
+    table = ARCHITECTURE.read_text(encoding="utf8").split("## The density dataset")[1].split("\nAttributes:")[0]
     documented = {}
     for line in table.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -317,9 +313,7 @@ def test_export_overwrites_nothing_and_leaves_nothing_half_done(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nc", "run"]
 
 
-def test_a_missing_netcdf_library_is_named_with_its_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_netcdf_library_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(survey(), tmp_path)
     monkeypatch.setattr(result, "package_version", lambda name: "unknown" if name == "h5netcdf" else "1")
     with pytest.raises(UserError, match=r"no h5netcdf; run: pip install \"theodolite\[netcdf\]\""):

@@ -156,8 +156,7 @@ def test_durations_in_words(seconds: float, words: str) -> None:
 # State trees
 
 ARRAYS = [
-    np.arange(6, dtype=kind).reshape(2, 3)
-    for kind in ("u1", "u2", "u4", "u8", "i1", "i8", "f2", "f4", "f8", "c16")
+    np.arange(6, dtype=kind).reshape(2, 3) for kind in ("u1", "u2", "u4", "u8", "i1", "i8", "f2", "f4", "f8", "c16")
 ] + [
     np.array([[True], [False]]),
     np.array(3.5),
@@ -320,9 +319,7 @@ def test_a_stop_rule_ends_a_run_with_its_sentence() -> None:
 
 
 @pytest.mark.parametrize("interrupts", [(0,), (49,), (98,), (99,), (20, 21, 60)])
-def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
-    tmp_path: Path, interrupts: tuple[int, ...]
-) -> None:
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, interrupts: tuple[int, ...]) -> None:
     generator = seeded()
     whole = RandomWalk("1000 evaluations").drive(generator)
     path = tmp_path / "checkpoint.pt"

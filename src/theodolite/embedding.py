@@ -7,13 +7,14 @@ gradient with respect to the embedded point tells the linearised change of setti
 from __future__ import annotations
 
 import abc
+import math
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
 
-from theodolite.errors import UserError
+from theodolite.errors import MissingCapability
 from theodolite.space import DiscreteSpace, Space
 
 
@@ -30,7 +31,7 @@ class Embedding(abc.ABC):
 
     @abc.abstractmethod
     def continuous(self, x: Tensor) -> Tensor:
-        """Real points ``(batch, *shape)`` -> the module's input. Raises UserError where there is no such map."""
+        """Real points ``(batch, *shape)`` -> the module's input. Raises MissingCapability where no such map is."""
 
 
 @final
@@ -42,7 +43,7 @@ class Scale(Embedding):
     offset: float = 0.0
 
     def table(self, space: DiscreteSpace) -> Tensor:
-        level = torch.arange(space.levels).repeat(space.n_coordinates, 1).T
+        level = torch.arange(space.levels)[:, None].expand(-1, space.n_coordinates)
         value = space.from_levels(level).reshape(space.levels, -1)[:, :1]
         return self.continuous(value.float())
 
@@ -71,7 +72,9 @@ class OneHot(Embedding):
             return embedded
         *channels, rows, columns = space.shape
         planes = embedded.reshape(batch, *channels, rows, columns, levels).movedim(-1, -3)
-        return planes.reshape(batch, -1, rows, columns)
+        return planes.reshape(batch, math.prod(channels) * levels, rows, columns)
 
     def continuous(self, x: Tensor) -> Tensor:
-        raise UserError("embedding", "a continuous embedding", "OneHot()", "use Scale(...) on a Box or a Latent space")
+        raise MissingCapability(
+            "embedding", "a continuous embedding", "OneHot()", "use Scale(...), or whole levels on a Grid or Spins"
+        )

@@ -32,18 +32,33 @@ class LevelDifferences:
 
 
 @dataclass(frozen=True)
+class TermWindow:
+    """The terms of a rectangle of positions alone, in two stages.
+
+    ``affine`` maps embedded points ``(batch, n_coordinates, m)`` to ``(batch, ...)`` and is affine, so that what it
+    gives for parts of a point can be added up. ``function`` maps that, and the slices (start and stop given) of the
+    rectangle's rows and columns, to terms ``(batch, n_rows * n_columns)``.
+    """
+
+    affine: Callable[[Tensor], Tensor]
+    function: Callable[[Tensor, slice, slice], Tensor]
+
+
+@dataclass(frozen=True)
 class Terms:
     """Value = ``constant`` + a sum of local terms, one at each position of ``grid`` (rows, columns).
 
     ``function`` maps embedded points ``(batch, n_coordinates, m)`` (the table is that of the field's
     ``level_differences``) to terms ``(batch, rows * columns)``. Coordinate p lies at position
-    p mod (rows * columns) and changes only terms within ``radius`` of it (Chebyshev distance).
+    p mod (rows * columns) and changes only terms within ``radius`` of it (Chebyshev distance). ``window`` evaluates
+    some of the terms for less than the price of all; None where that is not possible.
     """
 
     grid: tuple[int, int]
     radius: int
     constant: float
     function: Callable[[Tensor], Tensor]
+    window: TermWindow | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +144,7 @@ class Field:
         ``(batch, n_coordinates)``. Raises MissingCapability without ``level_differences``."""
         capability = self.require("level_differences")
         value, gradient = self._batched(
-            level, lambda part: _differentiate(capability.function, capability.table[part], self.name)
+            level, lambda part: _differentiate(capability.function, capability.table[part.long()], self.name)
         )
         return value, gradient
 
@@ -139,9 +154,22 @@ class Field:
         capability = self.require("terms")
         table = self.require("level_differences").table
         terms, gradient = self._batched(
-            level, lambda part: _differentiate(capability.function, table[part], self.name), ndim=2
+            level, lambda part: _differentiate(capability.function, table[part.long()], self.name), ndim=2
         )
         return terms, gradient
+
+    def window_terms(self, affine: Tensor, rows: slice, columns: slice) -> Tensor:
+        """Terms ``(batch, n_rows * n_columns)`` float64 of a rectangle, from what ``terms.window.affine`` gave.
+
+        Raises MissingCapability without ``terms``, or where these have no ``window``.
+        """
+        window = self.require("terms").window
+        if window is None:
+            raise MissingCapability(
+                "field", "local terms with a window", f"{self.name!r} without", "evaluate all terms"
+            )
+        with torch.no_grad():
+            return self._batched(affine, lambda part: (window.function(part, rows, columns),), ndim=2)[0]
 
     def require(self, capability: str) -> Any:
         """The capability of that name; raises MissingCapability where the field lacks it."""
@@ -163,45 +191,49 @@ class Field:
         before = self.evaluations
         x = self.space.draw(n, generator)
         together = self.value(x)
-        alone = torch.cat([self.value(x[i : i + 1]) for i in range(n)])
-        tolerance = 1e-4 * together.abs().clamp(min=1.0)
-        influenced = (together - alone).abs() > tolerance
-        if influenced.any():
+        # Pairs before single points: batch statistics of one point are undefined, and fail in words of their own.
+        self._refuse_influence(x, together, torch.stack([self.value(x[[i, i - 1]])[0] for i in range(n)]))
+        self._refuse_influence(x, together, torch.cat([self.value(x[i : i + 1]) for i in range(n)]))
+        self.evaluations = before
+        return together
+
+    def _refuse_influence(self, x: Tensor, together: Tensor, apart: Tensor) -> None:
+        influenced = (together - apart).abs() > 1e-4 * together.abs().clamp(min=1.0)
+        if bool(influenced.any()):
             row = int(influenced.nonzero()[0])
             raise FieldError(
                 "field",
                 "rows that do not influence each other",
-                f"{float(alone[row]):.6g} for a point alone and {float(together[row]):.6g} in a batch",
+                f"{float(together[row]):.6g} for a point in a batch and {float(apart[row]):.6g} in a smaller one",
                 "normalise with fixed statistics (batch normalisation in eval mode) and fix random layers",
                 example=x[row],
             )
-        self.evaluations = before
-        return together
 
     def has_gradient(self, generator: torch.Generator, n: int = 4) -> bool:
-        """False, with a warning, where the linearised change is zero everywhere on a trial batch."""
+        """False, with a warning, where there is no gradient or it is zero everywhere on a trial batch."""
         if self.level_differences is None and isinstance(self.space, DiscreteSpace):
             return False
         before = self.evaluations
         x = self.space.draw(n, generator)
-        if isinstance(self.space, DiscreteSpace):
-            gradient = self.level_gradient(self.space.to_levels(x))[1]
+        try:
+            if isinstance(self.space, DiscreteSpace):
+                gradient = self.level_gradient(self.space.to_levels(x))[1]
+            else:
+                gradient = self.value_and_gradient(x)[1]
+        except MissingCapability:
+            lacking = "torch cannot differentiate"
         else:
-            gradient = self.value_and_gradient(x)[1]
-        self.evaluations = before
-        if bool((gradient != 0).any()):
-            return True
-        warnings.warn(
-            f"the gradient of {self.name!r} is zero everywhere on {n} random points: using gradient-free proposals",
-            stacklevel=2,
-        )
+            if bool((gradient != 0).any()):
+                return True
+            lacking = f"zero everywhere on {n} random points"
+        finally:
+            self.evaluations = before
+        warnings.warn(f"the gradient of {self.name!r}: {lacking}; using gradient-free proposals", stacklevel=2)
         return False
 
     def _refuse_train_mode(self) -> None:
-        if self._module is not None and self._module.training:
-            raise FieldError(
-                "field", "a module in eval mode", "a module in train mode", "call module.eval() first"
-            )
+        if self._module is not None and any(layer.training for layer in self._module.modules()):
+            raise FieldError("field", "a module in eval mode", "a module in train mode", "call module.eval() first")
 
     def _refuse_outside(self, x: Tensor) -> None:
         inside = self.space.contains(x)
@@ -229,9 +261,9 @@ class Field:
             try:
                 result = evaluate(part)
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error) or self.batch_size == 1:
+                if not _out_of_memory(error) or len(part) <= 1:
                     raise
-                self.batch_size = max(1, self.batch_size // 2)
+                self.batch_size = len(part) // 2
                 continue
             parts.append((self._checked(result[0], part, start, ndim), *result[1:]))
             start += len(part)
@@ -264,13 +296,21 @@ class Field:
 def _differentiate(function: Callable[[Tensor], Tensor], x: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """``function(x)`` and the gradient of its sum: the rows are independent, so each row's own gradient."""
     leaf = x.detach().requires_grad_(True)
+    refusal = MissingCapability(
+        "field", "a function torch can differentiate", f"{name!r} without a graph", "use torch operations"
+    )
     with torch.enable_grad():
-        value = function(leaf)
+        try:
+            value = function(leaf)
+        except RuntimeError as error:
+            if "requires grad" in str(error):  # what torch says to numpy() and tolist()
+                raise refusal from error
+            raise
+        if not isinstance(value, Tensor):
+            return value, torch.zeros_like(leaf)
         if not value.requires_grad:
-            raise MissingCapability(
-                "field", "a function torch can differentiate", f"{name!r} without a graph", "use torch operations"
-            )
-        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+            raise refusal
+        (gradient,) = torch.autograd.grad(value.sum(), leaf, materialize_grads=True)
     return value.detach(), gradient
 
 

@@ -121,9 +121,7 @@ def _attribute(spec: str) -> Any:
             remedy = f"run it from the folder that holds {name.split('.')[0]}, or install that package"
         else:
             remedy = f"install {missing}, which {name} imports"
-        raise UserError(
-            "model", f"an importable module {name}", f"no module named {missing}", remedy
-        ) from error
+        raise UserError("model", f"an importable module {name}", f"no module named {missing}", remedy) from error
     except Exception as error:
         got = f"{type(error).__name__}: {error}"
         raise UserError("model", f"a module {name} that imports", got, f"mend {name} first") from error
@@ -161,9 +159,7 @@ def _load_weights(module: nn.Module, weights: str | Path) -> None:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            "weights", "a readable .safetensors file", f"{path}: {error}", "save it again"
-        ) from error
+        raise UserError("weights", "a readable .safetensors file", f"{path}: {error}", "save it again") from error
     own = module.state_dict()
     missing = sorted(own.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - own.keys())
@@ -171,9 +167,7 @@ def _load_weights(module: nn.Module, weights: str | Path) -> None:
     if missing or unexpected or shapes:
         said = [f"{len(missing)} missing (such as {missing[0]})"] if missing else []
         said += [f"{len(unexpected)} unknown (such as {unexpected[0]})"] if unexpected else []
-        said += [
-            f"{k} of shape {tuple(tensors[k].shape)} for {tuple(own[k].shape)}" for k in sorted(shapes)[:1]
-        ]
+        said += [f"{k} of shape {tuple(tensors[k].shape)} for {tuple(own[k].shape)}" for k in sorted(shapes)[:1]]
         raise UserError(
             "weights",
             f"the tensors of the model in {path}",
@@ -191,9 +185,7 @@ def _factory_in(spec: str) -> str:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            "model", "a readable .safetensors file", f"{path}: {error}", "save it again"
-        ) from error
+        raise UserError("model", "a readable .safetensors file", f"{path}: {error}", "save it again") from error
     if FACTORY_KEY not in metadata:
         raise UserError(
             "model",
@@ -215,9 +207,7 @@ class ExportedModule(nn.Module):
 
     def train(self, mode: bool = True) -> ExportedModule:
         if mode:
-            raise UserError(
-                "model", "an exported program in eval mode", "train mode", "train before exporting"
-            )
+            raise UserError("model", "an exported program in eval mode", "train mode", "train before exporting")
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -229,9 +219,7 @@ def _load_exported(path: Path) -> nn.Module:
         program = torch.export.load(path)
     except Exception as error:
         got = f"{path}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'unreadable'}"
-        raise UserError(
-            "model", "a program saved by torch.export.save", got, "export and save it again"
-        ) from error
+        raise UserError("model", "a program saved by torch.export.save", got, "export and save it again") from error
     return ExportedModule(program.module())
 
 
@@ -312,9 +300,7 @@ def choose_classes(sets: dict[str, Labelled], classes: tuple[int, ...]) -> dict[
     chosen: dict[str, Labelled] = {}
     for name, (x, y) in sets.items():
         if y is None:
-            raise UserError(
-                "classes", f"labels in the data set {name!r}", "none", "add an array y to the file"
-            )
+            raise UserError("classes", f"labels in the data set {name!r}", "none", "add an array y to the file")
         for label in classes:
             if not bool((y == label).any()):
                 present = ", ".join(map(str, y.unique().tolist()[:12]))
@@ -345,23 +331,15 @@ def fit(x: Tensor, space: Space, argument: str = "data") -> Tensor:
         raise UserError(argument, "finite numbers", f"{count} that are not", "remove or repair those inputs")
     got = f"values from {low:g} to {high:g}"
     if isinstance(space, DiscreteSpace):
-        expected = (
-            "spins of -1 or +1" if isinstance(space, Spins) else f"whole numbers from 0 to {space.levels - 1}"
-        )
+        expected = "spins of -1 or +1" if isinstance(space, Spins) else f"whole numbers from 0 to {space.levels - 1}"
         if shaped.is_floating_point() and bool((shaped != shaped.round()).any()):
             remedy = (
-                f"multiply by {space.levels - 1} and round"
-                if low >= 0 and high <= 1
-                else "give the levels themselves"
+                f"multiply by {space.levels - 1} and round" if low >= 0 and high <= 1 else "give the levels themselves"
             )
             raise UserError(argument, expected, f"fractions, {got}", remedy)
         shaped = shaped.to(space.dtype)
         if not bool(space.contains(shaped).all()):
-            remedy = (
-                "write 2 * x - 1"
-                if isinstance(space, Spins) and low == 0
-                else "correct the values or the space"
-            )
+            remedy = "write 2 * x - 1" if isinstance(space, Spins) and low == 0 else "correct the values or the space"
             raise UserError(argument, expected, got, remedy)
         return shaped
     shaped = shaped.to(space.dtype)
@@ -390,9 +368,7 @@ def _to_shape(x: Tensor, space: Space, argument: str) -> Tensor:
 
 def _labelled(x: np.ndarray, y: np.ndarray | None, key: str, source: Path) -> Labelled:
     if x.ndim < 2 or len(x) == 0:
-        raise UserError(
-            "data", f"{key} of shape (n, ...) in {source}", f"shape {x.shape}", "put the inputs on axis 0"
-        )
+        raise UserError("data", f"{key} of shape (n, ...) in {source}", f"shape {x.shape}", "put the inputs on axis 0")
     if x.dtype.kind not in "buif":
         raise UserError("data", f"numbers in {key} of {source}", str(x.dtype), "save plain numbers")
     points = torch.from_numpy(x.astype(np.float32 if x.dtype.kind == "f" else np.int64))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import final
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from theodolite import locality
 from theodolite.embedding import Embedding, OneHot, Scale
 from theodolite.errors import FieldError, UserError
-from theodolite.field import Field, LevelDifferences, Terms
+from theodolite.field import Field, LevelDifferences, Terms, TermWindow
 from theodolite.space import DiscreteSpace, Space
 
 _ACTIVATION_BYTES = 2**25  # a batch whose activations exceed this leaves the processor's caches (measured)
@@ -69,7 +70,7 @@ class Network:
         """Outputs ``(batch, K)`` of points ``(batch, *shape)``."""
         if isinstance(self.space, DiscreteSpace) and not x.is_floating_point():
             return self._embedded_outputs(self._table[self.space.to_levels(x)])
-        return self._run(self.embedding.continuous(x))
+        return self._run(self.embedding.continuous(x.float()))
 
     def predictions(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Predicted class ``(batch,)`` and its probability ``(batch,)``; K outputs are logits, one is log-odds."""
@@ -136,12 +137,13 @@ class Network:
                 "layer", f"one of {', '.join(n for n in layers if n)}", repr(layer), "choose a layer of the module"
             )
         with torch.no_grad():
-            width = self._activation(layers[layer], self._sample_input()).shape[1]
-        self._refuse_index(f"unit:{layer}", index, width)
+            sample = self._activation(layer, self._sample_input())
+        self._refuse_index(f"unit:{layer}", index, sample.shape[1])
 
         def value(model_input: Tensor) -> Tensor:
-            activation = self._activation(layers[layer], model_input)
-            return activation[:, index].flatten(1).mean(1)
+            activation = self._activation(layer, model_input)
+            unit = activation[:, index]
+            return unit.flatten(1).mean(1) if unit.ndim > 1 else unit
 
         return self._field_from_input(f"unit:{layer}:{index}", value)
 
@@ -176,14 +178,24 @@ class Network:
         terms = None
         if self._local is not None:
             local = self._local
-            grid = (int(self.space.shape[-2]), int(self.space.shape[-1]))
+            grid = self._grid()
             weight = (direction @ local.weight / (grid[0] * grid[1])).reshape(1, -1, 1, 1)
 
             def term(embedded: Tensor) -> Tensor:
                 return nn.functional.conv2d(local.features(self._assemble(embedded)), weight).flatten(1)
 
-            terms = Terms(grid, local.radius, float(direction @ local.bias), term)
+            terms = Terms(grid, local.radius, float(direction @ local.bias), term, self._term_window(local, weight))
         return self._field(name, lambda z: z @ direction, probability, terms)
+
+    def _term_window(self, local: locality.LocalSum, weight: Tensor) -> TermWindow | None:
+        window = local.window
+        if window is None:
+            return None
+
+        def term(affine: Tensor, rows: slice, columns: slice) -> Tensor:
+            return nn.functional.conv2d(window.features(affine, rows, columns), weight).flatten(1)
+
+        return TermWindow(lambda embedded: window.affine(self._assemble(embedded)), term)
 
     def _field(
         self, name: str, readout: Callable[[Tensor], Tensor], probability: str, terms: Terms | None = None
@@ -233,37 +245,50 @@ class Network:
         if not isinstance(self.space, DiscreteSpace):
             return
         self._table = self.embedding.table(self.space)
-        graph = locality.trace(self.module) if len(self.space.shape) >= 2 else None
-        if graph is None:
+        if len(self.space.shape) < 2 or self.preprocess is not None:
             return
-        one_channel = self.space.n_coordinates == self.space.shape[-1] * self.space.shape[-2]
-        if isinstance(self.embedding, OneHot) and self.preprocess is None and one_channel:
+        graph = locality.trace(self.module)
+        if graph is None or not self._same_outputs(graph):
+            return
+        one_channel = self.space.n_coordinates == math.prod(self._grid())
+        if isinstance(self.embedding, OneHot) and one_channel:
             self._folded = locality.fold_first_convolution(graph, self.space.levels)
         if self._folded is not None:
             self._table = self._folded.table
         sample = self._assemble(self._table[torch.zeros(1, self.space.n_coordinates, dtype=torch.int64)])
-        if self.preprocess is None:
-            tail = graph if self._folded is None else self._folded.tail
-            extra = 0 if self._folded is None else self._folded.kernel // 2
-            self._local = locality.split_local_sum(tail, sample, extra)
+        tail = graph if self._folded is None else self._folded.tail
+        extra = 0 if self._folded is None else self._folded.kernel // 2
+        self._local = locality.split_local_sum(tail, sample, extra)
+
+    def _grid(self) -> tuple[int, int]:
+        rows, columns = self.space.shape[-2:]
+        return rows, columns
+
+    def _same_outputs(self, graph: nn.Module) -> bool:
+        """Tracing follows one branch of the code: the wrong one where code asks for the type of its input."""
+        sample = self._sample_input()
+        with torch.no_grad():
+            try:
+                return torch.allclose(graph(sample), self.module(sample), rtol=1e-4, atol=1e-5)
+            except (RuntimeError, TypeError, ValueError, AttributeError):
+                return False
 
     def _assemble(self, embedded: Tensor) -> Tensor:
         """Embedded points -> what the (folded) module reads."""
         if self._folded is not None:
-            size = (int(self.space.shape[-2]), int(self.space.shape[-1]))
-            return self._channels_last(self._folded.assemble(embedded, size))
+            return self._channels_last(self._folded.assemble(embedded, self._grid()))
         return self._finish(self.embedding.assemble(embedded, self.space))
 
     def _embedded_outputs(self, embedded: Tensor) -> Tensor:
         assembled = self._assemble(embedded)
         output = self._folded.tail(assembled) if self._folded is not None else self.module(assembled)
-        return output.reshape(len(embedded), -1)
+        return output.reshape(len(embedded), self.n_outputs)
 
     def _model_input(self, x: Tensor) -> Tensor:
         if isinstance(self.space, DiscreteSpace) and not x.is_floating_point():
             table = self.embedding.table(self.space)
             return self._finish(self.embedding.assemble(table[self.space.to_levels(x)], self.space))
-        return self._finish(self.embedding.continuous(x))
+        return self._finish(self.embedding.continuous(x.float()))
 
     def _finish(self, model_input: Tensor) -> Tensor:
         if self.preprocess is not None:
@@ -274,22 +299,30 @@ class Network:
         return model_input.contiguous(memory_format=torch.channels_last) if model_input.ndim == 4 else model_input
 
     def _run(self, model_input: Tensor) -> Tensor:
-        return self.module(self._finish(model_input)).reshape(len(model_input), -1)
+        return self.module(self._finish(model_input)).reshape(len(model_input), self.n_outputs)
 
-    def _activation(self, layer: nn.Module, model_input: Tensor) -> Tensor:
+    def _activation(self, layer: str, model_input: Tensor) -> Tensor:
         kept: list[Tensor] = []
-        handle = layer.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+
+        def keep(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                kept.append(output.clone())  # a later layer may work in place
+
+        handle = self.module.get_submodule(layer).register_forward_hook(keep)
         try:
             self.module(model_input)
         finally:
             handle.remove()
-        return kept[-1]
+        if not kept:
+            raise UserError("layer", "a layer whose output is a tensor", repr(layer), "choose another layer")
+        return kept[-1] if kept[-1].ndim > 1 else kept[-1][:, None]
 
-    def _sample_input(self, n: int = 1) -> Tensor:
-        return self._model_input(self.space.draw(n, torch.Generator().manual_seed(0)))
+    def _sample_input(self) -> Tensor:
+        """Two points, for a module that takes statistics of its batch fails in its own words on one."""
+        return self._model_input(self.space.draw(2, torch.Generator().manual_seed(0)))
 
     def _count_outputs(self) -> int:
-        sample = self._sample_input(2)
+        sample = self._sample_input()
         try:
             with torch.no_grad():
                 output = self.module(sample)
@@ -300,7 +333,7 @@ class Network:
                 f"{type(error).__name__}: {str(error).splitlines()[0]}",
                 "check the space's shape, the embedding and the preprocessing",
             ) from error
-        if not isinstance(output, Tensor) or output.ndim > 2 or len(output) != 2:
+        if not isinstance(output, Tensor) or output.ndim not in (1, 2) or len(output) != 2:
             got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise FieldError("module", "outputs of shape (batch, K)", got, "wrap the module so that it returns logits")
         return 1 if output.ndim == 1 else int(output.shape[1])
@@ -322,7 +355,7 @@ class Network:
         finally:
             for handle in handles:
                 handle.remove()
-        per_input = 4 * (sum(sizes) + sample.numel() + 1)
+        per_input = 4 * ((sum(sizes) + sample.numel()) // len(sample) + 1)
         power = max(4, min(12, round(torch.log2(torch.tensor(_ACTIVATION_BYTES / per_input)).item())))
         return 2**power
 

@@ -137,9 +137,7 @@ def variable(instrument: str, name: str) -> Variable:
         if row.instrument == instrument and row.name == name:
             return row
     names = ", ".join(row.name for row in SCHEMA if row.instrument == instrument) or "nothing"
-    raise UserError(
-        "dataset", f"a variable of {instrument!r} ({names})", repr(name), "add a row to result.SCHEMA"
-    )
+    raise UserError("dataset", f"a variable of {instrument!r} ({names})", repr(name), "add a row to result.SCHEMA")
 
 
 def validate(dataset: xarray.Dataset) -> xarray.Dataset:
@@ -185,15 +183,11 @@ def _dims_match(expected: tuple[str, ...], dims: tuple[str, ...]) -> bool:
     if not expected or expected[-1] != "point_*":
         return dims == expected
     fixed = len(expected) - 1
-    return dims[:fixed] == expected[:-1] and dims[fixed:] == tuple(
-        f"point_{k}" for k in range(len(dims) - fixed)
-    )
+    return dims[:fixed] == expected[:-1] and dims[fixed:] == tuple(f"point_{k}" for k in range(len(dims) - fixed))
 
 
 def _wrong(what: str, expected: str, got: str) -> UserError:
-    return UserError(
-        "dataset", f"{what}: {expected}", got, "mend the instrument that made it (see result.SCHEMA)"
-    )
+    return UserError("dataset", f"{what}: {expected}", got, "mend the instrument that made it (see result.SCHEMA)")
 
 
 def provenance(
@@ -260,9 +254,7 @@ def _is_table(value: Any) -> bool:
 
 def _toml_table(table: Mapping[str, Any], prefix: str) -> list[str]:
     present = {str(key): value for key, value in table.items() if value is not None}
-    lines = [
-        f"{_toml_key(key)} = {_toml_value(value)}\n" for key, value in present.items() if not _is_table(value)
-    ]
+    lines = [f"{_toml_key(key)} = {_toml_value(value)}\n" for key, value in present.items() if not _is_table(value)]
     for key, value in present.items():
         if _is_table(value):
             path = f"{prefix}{_toml_key(key)}"
@@ -340,9 +332,7 @@ def open_survey(path: str | Path) -> xarray.DataTree:
     source = path / STORE if path.is_dir() and (path / STORE).exists() else path
     if not source.exists() or (source.is_dir() and not _is_zarr(source)):
         remedy = "give the directory of a finished run, its survey.zarr, or an exported .nc file"
-        raise UserError(
-            "survey", f"a run directory with {STORE}, or a file", f"{path}, which has none", remedy
-        )
+        raise UserError("survey", f"a run directory with {STORE}, or a file", f"{path}, which has none", remedy)
     engine = "zarr" if source.is_dir() else "h5netcdf"
     if engine == "h5netcdf":
         _require_netcdf()
@@ -352,18 +342,14 @@ def open_survey(path: str | Path) -> xarray.DataTree:
         whole = engine != "zarr" or _has_every_chunk(source)
     except Exception as error:
         got = f"{source}, which is corrupt or truncated ({type(error).__name__})"
-        raise UserError(
-            "survey", "a whole survey", got, "restore it from a copy or run the survey again"
-        ) from error
+        raise UserError("survey", "a whole survey", got, "restore it from a copy or run the survey again") from error
     if not whole:
         got = f"{source}, where chunks are missing"
         raise UserError("survey", "a whole survey", got, "restore it from a copy or run the survey again")
     if not tree.children:
         remedy = "give the directory of a run of theodolite"
         raise UserError("survey", "a group per instrument", f"{source}, which has no groups", remedy)
-    return xarray.DataTree.from_dict(
-        {name: _plain(child.to_dataset()) for name, child in tree.children.items()}
-    )
+    return xarray.DataTree.from_dict({name: _plain(child.to_dataset()) for name, child in tree.children.items()})
 
 
 def _is_zarr(path: Path) -> bool:
@@ -372,18 +358,14 @@ def _is_zarr(path: Path) -> bool:
 
 def _has_every_chunk(store: Path) -> bool:
     arrays = [array for _, array in zarr.open_group(store, mode="r").members(max_depth=None)]
-    return all(
-        array.nchunks_initialized == array.nchunks for array in arrays if isinstance(array, zarr.Array)
-    )
+    return all(array.nchunks_initialized == array.nchunks for array in arrays if isinstance(array, zarr.Array))
 
 
 def _require_netcdf() -> None:
     missing = [name for name in ("h5netcdf", "h5py") if package_version(name) == "unknown"]
     if missing:
         remedy = 'run: pip install "theodolite[netcdf]"'
-        raise UserError(
-            "file", "h5netcdf and h5py for NetCDF files", f"no {' and no '.join(missing)}", remedy
-        )
+        raise UserError("file", "h5netcdf and h5py for NetCDF files", f"no {' and no '.join(missing)}", remedy)
 
 
 def export(path: str | Path, file: str | Path) -> Path:
@@ -393,9 +375,7 @@ def export(path: str | Path, file: str | Path) -> Path:
     """
     file = Path(file)
     if file.exists():
-        raise UserError(
-            "file", "a new file", f"{file}, which exists", "choose another name or remove it first"
-        )
+        raise UserError("file", "a new file", f"{file}, which exists", "choose another name or remove it first")
     _require_netcdf()
     tree = open_survey(path)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -88,9 +88,7 @@ class Budget:
         return cls(seconds=float(match.group(1)) * _SECONDS[unit])
 
     def __str__(self) -> str:
-        size, unit = next(
-            ((s, u) for s, u in ((3600, "h"), (60, "min")) if not (self.seconds or 1) % s), (1, "s")
-        )
+        size, unit = next(((s, u) for s, u in ((3600, "h"), (60, "min")) if not (self.seconds or 1) % s), (1, "s"))
         seconds = None if self.seconds is None else f"{self.seconds / size:.12g} {unit}"
         evaluations = None if self.evaluations is None else f"{self.evaluations:,} evaluations"
         return " or ".join(part for part in (seconds, evaluations) if part)
@@ -323,9 +321,7 @@ class Progress:
     def __enter__(self) -> Progress:
         self._shown, self._start = time.monotonic(), None
         if self.console.is_terminal and not self.silent:
-            label, words = (
-                TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[words]")
-            )
+            label, words = (TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[words]"))
             columns = (label, BarColumn(20), TaskProgressColumn(), words)
             # No refresh thread: it would compete with the step for the interpreter.
             self._bar = Bar(*columns, console=self.console, auto_refresh=False)
@@ -375,8 +371,7 @@ def progress_words(meter: Meter, info: Info, *, since: tuple[float, int] = (0.0,
     if left:
         parts.append(f"{duration(min(left))} left")
     parts += [
-        f"{name} {value}" if isinstance(value, str | int) else f"{name} {value:.4g}"
-        for name, value in info.items()
+        f"{name} {value}" if isinstance(value, str | int) else f"{name} {value:.4g}" for name, value in info.items()
     ]
     return ", ".join(parts)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import final
 
 import torch
@@ -55,7 +57,9 @@ class Space(abc.ABC):
 
     def contains(self, x: Tensor) -> Tensor:
         """Membership of every row of ``x``: ``(batch,)`` bool. A wrong point shape raises UserError."""
-        if tuple(x.shape[1:]) != self.shape:
+        if not isinstance(x, Tensor):
+            raise UserError("x", "a torch tensor", type(x).__name__, "convert it with torch.as_tensor")
+        if x.ndim == 0 or tuple(x.shape[1:]) != self.shape:
             raise UserError(
                 "x",
                 f"a batch of points of shape {self.shape}",
@@ -86,8 +90,8 @@ class DiscreteSpace(Space):
         return self.n_coordinates * math.log(self.levels)
 
     def to_levels(self, x: Tensor) -> Tensor:
-        """Points ``(batch, *shape)`` -> levels 0..levels-1 ``(batch, n_coordinates)``."""
-        return x.flatten(1)
+        """Points ``(batch, *shape)`` of any integer type -> levels 0..levels-1 ``(batch, n_coordinates)`` int64."""
+        return x.flatten(1).long()
 
     def from_levels(self, level: Tensor) -> Tensor:
         """Levels ``(batch, n_coordinates)`` -> points ``(batch, *shape)``."""
@@ -111,12 +115,16 @@ class Grid(DiscreteSpace):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _checked_shape(self.shape))
-        if int(self.levels) < 2:
-            raise UserError("levels", "at least 2 values a coordinate", str(self.levels), "8-bit pixels have 256")
+        if not _is_whole(self.levels) or self.levels < 2:
+            raise UserError(
+                "levels", "a whole number of at least 2 values a coordinate", repr(self.levels), "8-bit pixels have 256"
+            )
 
     def _inside(self, x: Tensor) -> Tensor:
-        whole = x == x.round() if x.is_floating_point() else torch.ones_like(x, dtype=torch.bool)
-        return whole & (x >= 0) & (x < self.levels)
+        if x.is_floating_point():
+            return (x == x.round()) & (x >= 0) & (x < self.levels)
+        level = x.long()  # in bytes the limit 256 would be 0
+        return (level >= 0) & (level < self.levels)
 
     def spec(self) -> str:
         return f"grid:{'x'.join(map(str, self.shape))}:{self.levels}"
@@ -134,8 +142,8 @@ class Spins(DiscreteSpace):
     n: int
 
     def __post_init__(self) -> None:
-        if int(self.n) < 1:
-            raise UserError("n", "at least one spin", str(self.n), "give the number of spins")
+        if not _is_whole(self.n) or self.n < 1:
+            raise UserError("n", "at least one spin", repr(self.n), "give the number of spins")
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -146,13 +154,14 @@ class Spins(DiscreteSpace):
         return 2
 
     def to_levels(self, x: Tensor) -> Tensor:
-        return (x.flatten(1) + 1) // 2
+        return (x.flatten(1).long() + 1) // 2
 
     def from_levels(self, level: Tensor) -> Tensor:
         return 2 * level - 1
 
     def _inside(self, x: Tensor) -> Tensor:
-        return (x == 1) | (x == -1)
+        value = x if x.is_floating_point() else x.long()
+        return (value == 1) | (value == -1)
 
     def spec(self) -> str:
         return f"spins:{self.n}"
@@ -187,13 +196,15 @@ class Box(Space):
         return self.n_coordinates * math.log(self.high - self.low)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        return self.low + (self.high - self.low) * torch.rand((n, *self.shape), generator=generator)
+        uniform = torch.rand((n, *self.shape), generator=generator)
+        # Rounding to float32 may step over the upper edge.
+        return (self.low + (self.high - self.low) * uniform).clamp(self.low, self.high)
 
     def _inside(self, x: Tensor) -> Tensor:
         return (x >= self.low) & (x <= self.high)
 
     def spec(self) -> str:
-        return f"box:{'x'.join(map(str, self.shape))}:{self.low:g}:{self.high:g}"
+        return f"box:{'x'.join(map(str, self.shape))}:{_shortest(self.low)}:{_shortest(self.high)}"
 
     def describe(self) -> str:
         return f"{self.n_coordinates} real inputs in [{self.low:g}, {self.high:g}]: volume e^{self.log_volume:.1f}"
@@ -207,8 +218,8 @@ class Latent(Space):
     dim: int
 
     def __post_init__(self) -> None:
-        if int(self.dim) < 1:
-            raise UserError("dim", "at least one dimension", str(self.dim), "give the latent dimension")
+        if not _is_whole(self.dim) or self.dim < 1:
+            raise UserError("dim", "at least one dimension", repr(self.dim), "give the latent dimension")
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -269,11 +280,17 @@ def _parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("x"))
 
 
-def _checked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    try:
-        whole = tuple(int(s) for s in shape)
-    except TypeError:
-        raise UserError("shape", "a tuple of positive integers", repr(shape), "for example (1, 28, 28)") from None
-    if not whole or min(whole) < 1:
+def _checked_shape(shape: Iterable[int]) -> tuple[int, ...]:
+    sizes = tuple(shape) if isinstance(shape, Iterable) else ()
+    if not sizes or not all(_is_whole(size) and size >= 1 for size in sizes):
         raise UserError("shape", "a tuple of positive integers", repr(shape), "for example (1, 28, 28)")
-    return whole
+    return tuple(int(size) for size in sizes)
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
+
+
+def _shortest(number: float) -> str:
+    """The shortest text that reads back as the same number."""
+    return repr(float(number)).removesuffix(".0")

@@ -48,9 +48,7 @@ def density_example(converged: bool = True, seed: int = 0, n_samples: int = 24) 
     level = (edges[1:] + edges[:-1]) / 2
     fine = np.interp(level, _OUTPUT, _LOG_SHARE)
     kernel = np.exp(-(np.arange(-6, 7) ** 2) / 18.0)
-    smooth = np.convolve(
-        np.pad(fine, 6, mode="reflect", reflect_type="odd"), kernel / kernel.sum(), mode="valid"
-    )
+    smooth = np.convolve(np.pad(fine, 6, mode="reflect", reflect_type="odd"), kernel / kernel.sum(), mode="valid")
     smooth -= np.log(np.exp(smooth - smooth.max()).sum()) + smooth.max()
     entropy = LOG_VOLUME + smooth
     error = 0.02 + 3.4 * (np.abs(level + 87.0) / 105.0) ** 0.8
@@ -69,9 +67,7 @@ def density_example(converged: bool = True, seed: int = 0, n_samples: int = 24) 
     outputs = [generator.normal(-9.0, 3.2, 980), generator.normal(7.5, 2.6, 1135)]
     histogram = np.stack([np.histogram(values, edges)[0] for values in outputs])
     rarity = [
-        float(
-            np.median([(entropy - np.log(np.maximum(row, 1)))[np.searchsorted(edges, v) - 1] for v in values])
-        )
+        float(np.median([(entropy - np.log(np.maximum(row, 1)))[np.searchsorted(edges, v) - 1] for v in values]))
         for values, row in zip(outputs, histogram, strict=True)
     ]
     rungs = np.sort(np.concatenate([[0.0], np.linspace(-18.0, -0.4, 24), np.geomspace(0.3, 110.0, 60)]))
@@ -84,9 +80,7 @@ def density_example(converged: bool = True, seed: int = 0, n_samples: int = 24) 
     shift = 0.08 * np.sqrt(variance) * generator.normal(size=(3, rungs.size))
     if not converged:
         shift[2] += np.where(mean > 0, 0.6, 0.0) * np.sqrt(variance)
-    where = (
-        "" if converged else "Rung means of the starts disagree above output 2.0; below it every check holds."
-    )
+    where = "" if converged else "Rung means of the starts disagree above output 2.0; below it every check holds."
     return xr.Dataset(
         {
             "level_edges": ("level_edge", edges),
@@ -141,9 +135,7 @@ def density_example(converged: bool = True, seed: int = 0, n_samples: int = 24) 
             "seconds": 287.4,
             "model_name": "paper_cnn, MNIST 0 and 1",
             "model_hash": "9f2c4e7a1b6d5083e2c1f7a9d4b80c35e6a1927fd0b3c8e5a4f6172839405162",
-            "versions": json.dumps(
-                {"theodolite": "0.1.0", "torch": "2.13.0", "numpy": "2.3.5", "python": "3.11.2"}
-            ),
+            "versions": json.dumps({"theodolite": "0.1.0", "torch": "2.13.0", "numpy": "2.3.5", "python": "3.11.2"}),
             "machine": "2 cores, x86_64",
             "date": "2026-01-15 10:24 UTC",
             "command": "theodolite demo --only density --seed 3",

@@ -46,18 +46,14 @@ def title(page):
 def test_figures_render_without_errors_or_network(chromium, files):
     for file in files.values():
         with opened(chromium, file) as page:
-            assert (
-                page.eval_on_selector_all(".chart .scatterlayer path.js-line", "lines => lines.length") >= 2
-            )
+            assert page.eval_on_selector_all(".chart .scatterlayer path.js-line", "lines => lines.length") >= 2
             assert page.trouble == []
             assert [url for url in page.asked if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 def test_every_picture_has_words(chromium, files):
     with opened(chromium, files["converged"]) as page:
-        labels = page.eval_on_selector_all(
-            "[role=img]", "all => all.map(one => one.getAttribute('aria-label'))"
-        )
+        labels = page.eval_on_selector_all("[role=img]", "all => all.map(one => one.getAttribute('aria-label'))")
         assert len(labels) == 2 + 12
         assert all(labels)
         assert "peaks near output" in labels[0]
@@ -120,10 +116,7 @@ def test_a_phone_needs_no_sideways_scrolling(chromium, files, name):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         thumbs = page.locator(".thumb .picture").first.bounding_box()
         assert thumbs["width"] >= 60
-        assert (
-            page.locator(".gallery").bounding_box()["y"]
-            > page.locator(".chart").first.bounding_box()["y"] + 300
-        )
+        assert page.locator(".gallery").bounding_box()["y"] > page.locator(".chart").first.bounding_box()["y"] + 300
 
 
 def test_figures_and_numbers_can_be_saved(chromium, files, converged):

@@ -53,13 +53,9 @@ def test_phrases_for_levels_that_have_not_converged():
     line = exponential_curve(-1.0, np.arange(-5.0, 6.0))
     assert density.where_unconverged(line) == "above 3.0"
     assert density.where_unconverged(dataclasses.replace(line, converged=np.ones(10, bool))) == ""
-    assert (
-        density.where_unconverged(dataclasses.replace(line, converged=np.zeros(10, bool))) == "at any level"
-    )
+    assert density.where_unconverged(dataclasses.replace(line, converged=np.zeros(10, bool))) == "at any level"
     middle = np.abs(line.level) < 3
-    assert (
-        density.where_unconverged(dataclasses.replace(line, converged=middle)) == "below −3.0 and above 3.0"
-    )
+    assert density.where_unconverged(dataclasses.replace(line, converged=middle)) == "below −3.0 and above 3.0"
 
 
 def test_headline_names_both_classes_of_a_binary_network(converged):
@@ -79,9 +75,7 @@ def test_a_binary_logit_of_many_classes_is_not_given_a_second_name(converged):
 
 
 def test_headline_is_cautious_where_the_deciding_levels_have_not_converged(converged):
-    hasty = converged.assign(
-        level_converged=("level", converged["level"].values < -20), verdict="not converged"
-    )
+    hasty = converged.assign(level_converged=("level", converged["level"].values < -20), verdict="not converged")
     found = density.findings(hasty)
     assert "perhaps" in found.headline
     assert "not converged" in found.lines[0]
@@ -95,9 +89,7 @@ def test_a_survey_that_stops_below_the_decision_claims_no_share(converged):
 
 
 def test_positive_majority_and_even_shares(converged):
-    flipped = converged.assign(
-        log_density_of_states=("level", converged["log_density_of_states"].values[::-1].copy())
-    )
+    flipped = converged.assign(log_density_of_states=("level", converged["log_density_of_states"].values[::-1].copy()))
     assert density.findings(flipped).headline.startswith("Almost every input")
     level_share = converged["log_density_of_states"] * 0 + converged.log_volume - math.log(108)
     even = converged.assign(log_density_of_states=level_share)

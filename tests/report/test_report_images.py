@@ -18,9 +18,7 @@ def decode(data: bytes) -> np.ndarray:
     while place < len(data):
         (length,) = struct.unpack(">I", data[place : place + 4])
         kind, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
-        assert struct.unpack(">I", data[place + 8 + length : place + 12 + length])[0] == zlib.crc32(
-            kind + body
-        )
+        assert struct.unpack(">I", data[place + 8 + length : place + 12 + length])[0] == zlib.crc32(kind + body)
         header = struct.unpack(">IIBBBBB", body) if kind == b"IHDR" else header
         packed += body if kind == b"IDAT" else b""
         place += 12 + length

@@ -98,9 +98,7 @@ def test_learnt_entropy_makes_the_exact_occupancy_flat():
 
 def test_iterations_begin_at_the_given_starts():
     start = torch.tensor([[[2, 0], [1, 2]]])
-    sampler = GradientWangLandau(
-        field(), starts=start, lowest=-6.0, highest=8.0, check_every=1, steps_per_call=1
-    )
+    sampler = GradientWangLandau(field(), starts=start, lowest=-6.0, highest=8.0, check_every=1, steps_per_call=1)
     generator = torch.Generator().manual_seed(0)
     state, _ = sampler.step(sampler.init(generator), generator)
     assert state.iteration == 1
@@ -111,9 +109,7 @@ def test_iterations_begin_at_the_given_starts():
 def test_moves_outside_the_range_are_refused_and_noted():
     start = torch.tensor([[[0, 0], [0, 0]]])
     value = float(field().value(start))
-    sampler = GradientWangLandau(
-        field(), starts=start, lowest=value - 0.5, highest=value + 1.5, steps_per_call=200
-    )
+    sampler = GradientWangLandau(field(), starts=start, lowest=value - 0.5, highest=value + 1.5, steps_per_call=200)
     generator = torch.Generator().manual_seed(0)
     state, _ = sampler.step(sampler.init(generator), generator)
     assert state.refused > 0

@@ -12,9 +12,7 @@ from theodolite.errors import UserError
 from theodolite.systems import Chains, exact_log_density_of_states, rough_settings, smooth_settings
 from theodolite.systems.chains_exact import largest_value, log_partition, mean_value
 
-TINY = Chains(
-    rows=2, sites=3, levels=4, single=(0.7, -0.3), pair=((0.4, -0.9), (0.2, 0.5)), scale=2.0, name="tiny"
-)
+TINY = Chains(rows=2, sites=3, levels=4, single=(0.7, -0.3), pair=((0.4, -0.9), (0.2, 0.5)), scale=2.0, name="tiny")
 
 
 def all_points(settings):
@@ -119,9 +117,7 @@ def test_capabilities_agree_with_the_value(settings):
         # A value is linear in the embedding of each single site, so the linearised change is the change.
         linearised = (gradient[:, site] * (table[new] - table[levels[:, site]])).sum(1)
         assert torch.allclose(truth, linearised, atol=1e-11)
-        change = field.single_site.change(
-            levels[0].numpy().astype(np.uint8), site, new, field.single_site.data
-        )
+        change = field.single_site.change(levels[0].numpy().astype(np.uint8), site, new, field.single_site.data)
         assert change == pytest.approx(float(truth[0]), abs=1e-11)
         moved = (field.term_gradient(changed)[0] - terms).abs().amax(0).reshape(rows, columns) > 1e-12
         far = [

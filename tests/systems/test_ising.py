@@ -73,9 +73,7 @@ def test_capabilities_agree_with_the_energy(side):
         assert torch.equal(truth, linearised)
         for row in range(len(spins)):
             new = 1 - int(levels[row, site])
-            change = field.single_site.change(
-                levels[row].numpy().astype(np.uint8), site, new, field.single_site.data
-            )
+            change = field.single_site.change(levels[row].numpy().astype(np.uint8), site, new, field.single_site.data)
             assert change == truth[row]
 
 

@@ -28,9 +28,7 @@ def counts_by_polynomial(weights, levels):
         product *= sum(1 << 8 * width * step * level for level in range(levels)) ** times
     digits = product.to_bytes(-(-product.bit_length() // (8 * width)) * width, "little")
     lowest = sum(weight for weight in weights if weight < 0) * (levels - 1)
-    counts = [
-        int.from_bytes(digits[start : start + width], "little") for start in range(0, len(digits), width)
-    ]
+    counts = [int.from_bytes(digits[start : start + width], "little") for start in range(0, len(digits), width)]
     return {lowest + value: count for value, count in enumerate(counts) if count}
 
 
@@ -90,9 +88,7 @@ def test_capabilities_are_exact():
         truth = field.value(field.space.from_levels(changed)) - value
         linearised = (gradient[:, site] * (table[new] - table[levels[:, site]])).sum(1)
         assert torch.allclose(truth, linearised, atol=1e-12)
-        change = field.single_site.change(
-            levels[0].numpy().astype(np.uint8), site, new, field.single_site.data
-        )
+        change = field.single_site.change(levels[0].numpy().astype(np.uint8), site, new, field.single_site.data)
         assert change == pytest.approx(float(truth[0]), abs=1e-12)
 
 

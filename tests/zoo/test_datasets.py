@@ -40,9 +40,7 @@ def test_labels_are_positions_in_the_classes():
     swapped = bundled_digits((3, 8))
     assert set(digits.y_train.tolist()) == {0, 1}
     sums = digits.x_train.sum(dim=(1, 2, 3))
-    eights = sorted(
-        sums[digits.y_train == 0].tolist() + digits.x_test.sum((1, 2, 3))[digits.y_test == 0].tolist()
-    )
+    eights = sorted(sums[digits.y_train == 0].tolist() + digits.x_test.sum((1, 2, 3))[digits.y_test == 0].tolist())
     other = swapped.x_train.sum(dim=(1, 2, 3))[swapped.y_train == 1].tolist()
     other += swapped.x_test.sum((1, 2, 3))[swapped.y_test == 1].tolist()
     assert eights == sorted(other)

@@ -70,9 +70,7 @@ def test_networks_that_do_not_fit_are_refused(toy):
         train(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(25, 1)), toy, TrainingSettings())
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"learning_rate": -1.0}, {"noise": -0.1}, {"batch_size": 0}]
-)
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"learning_rate": -1.0}, {"noise": -0.1}, {"batch_size": 0}])
 def test_settings_without_meaning_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         replace(TrainingSettings(), **wrong)

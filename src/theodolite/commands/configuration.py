@@ -29,9 +29,7 @@ def expand(flags: list[str]) -> list[str]:
         else:
             continue
         if flags[0] not in COMMANDS:
-            raise UserError(
-                "config", f"one of the commands {', '.join(COMMANDS)}", flags[0], "leave --config out"
-            )
+            raise UserError("config", f"one of the commands {', '.join(COMMANDS)}", flags[0], "leave --config out")
         return [flags[0], *_as_flags(read_settings(Path(file), "config"), flags[0], file), *rest]
     return flags
 
@@ -67,9 +65,7 @@ def settings_from(table: dict[str, Any], source: Path) -> DensityCommand:
 def _as_flags(table: dict[str, Any], command: str, file: str) -> list[str]:
     named = table.get("command", command)
     if named != command:
-        raise UserError(
-            "config", f"settings of {command}", f"{file}, settings of {named}", f"use theodolite {named}"
-        )
+        raise UserError("config", f"settings of {command}", f"{file}, settings of {named}", f"use theodolite {named}")
     given = {key.replace("-", "_"): value for key, value in table.items() if key not in RECORDS}
     _check_keys(given, command, file)
     flags: list[str] = []
@@ -80,9 +76,7 @@ def _as_flags(table: dict[str, Any], command: str, file: str) -> list[str]:
         elif isinstance(value, list):
             flags.append(f"{flag}={','.join(map(str, value))}")
         elif isinstance(value, dict):
-            raise UserError(
-                "config", f"one value for {key}", f"a table in {file}", "write the settings without tables"
-            )
+            raise UserError("config", f"one value for {key}", f"a table in {file}", "write the settings without tables")
         else:
             flags.append(f"{flag}={value}")
     return flags

@@ -87,6 +87,4 @@ def field_unchanged(field: Field, recorded: str | None, folder: Path) -> None:
     """Raise `UserError` where the model is not the one that the survey in `folder` began with."""
     if recorded is not None and field.model_hash != recorded:
         got = f"hash {field.model_hash[:12]} for {recorded[:12]}"
-        raise UserError(
-            "model", f"the model that the survey in {folder} began with", got, "restore it, or survey anew"
-        )
+        raise UserError("model", f"the model that the survey in {folder} began with", got, "restore it, or survey anew")

@@ -14,9 +14,7 @@ def report(settings: ReportCommand) -> None:
     folder = settings.directory.parent if settings.directory.name == result.STORE else settings.directory
     file = folder / REPORT if settings.out is None else settings.out
     if settings.out is not None and file.exists() and not settings.overwrite:
-        raise UserError(
-            "out", "a new file", f"{file}, which exists", "choose another --out, or add --overwrite"
-        )
+        raise UserError("out", "a new file", f"{file}, which exists", "choose another --out, or add --overwrite")
     survey = result.open_survey(settings.directory)
     print(f"Report: {write_report(survey, file)}")
 

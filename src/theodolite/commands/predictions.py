@@ -73,11 +73,7 @@ def _at_chance(name: str, right: Tensor, labels: Tensor, loaded: Loaded) -> list
     standard errors.
     """
     classes = max(2, loaded.network.n_outputs) if loaded.network is not None else 2
-    chance = (
-        max(1 / classes, float(labels.bincount().max()) / len(labels))
-        if len(labels.unique()) > 1
-        else 1 / classes
-    )
+    chance = max(1 / classes, float(labels.bincount().max()) / len(labels)) if len(labels.unique()) > 1 else 1 / classes
     accuracy = float(right.double().mean())
     if accuracy > chance + 2 * math.sqrt(chance * (1 - chance) / len(labels)):
         return []

@@ -78,9 +78,7 @@ def load(subject: Subject, seed: int, console: Console, weights: Path | None = N
     """
     if (subject.system is None) == (subject.model is None):
         got = "both" if subject.system is not None else "neither"
-        raise UserError(
-            "model", "--system or --model", got, "for example --system ising:12 or --model pkg.mod:factory"
-        )
+        raise UserError("model", "--system or --model", got, "for example --system ising:12 or --model pkg.mod:factory")
     if subject.system is not None:
         return _load_system(subject)
     if str(subject.model).startswith("zoo:"):
@@ -93,9 +91,7 @@ def _load_system(subject: Subject) -> Loaded:
 
     for name in ("weights", "space", "embedding", "classes"):
         if getattr(subject, name) is not None:
-            raise UserError(
-                name, "nothing beside --system", str(getattr(subject, name)), f"leave --{name} out"
-            )
+            raise UserError(name, "nothing beside --system", str(getattr(subject, name)), f"leave --{name} out")
     field = parse_system(str(subject.system))
     sets = {} if subject.data is None else load_data(subject.data, field.space)
     return Loaded(field, None, sets, ())
@@ -103,9 +99,7 @@ def _load_system(subject: Subject) -> Loaded:
 
 def _load_network(subject: Subject) -> Loaded:
     if subject.space is None:
-        raise UserError(
-            "space", "the space of the network's inputs", "none", "for example --space grid:1x28x28:256"
-        )
+        raise UserError("space", "the space of the network's inputs", "none", "for example --space grid:1x28x28:256")
     space = parse_space(subject.space)
     embedding = parse_embedding(subject.embedding or "none")
     sets = {} if subject.data is None else load_data(subject.data, space)
@@ -121,17 +115,13 @@ def _load_network(subject: Subject) -> Loaded:
     for name, (_, y) in sets.items():
         if y is not None and int(y.max()) >= n_classes:
             got = f"label {int(y.max())} in the set {name!r}"
-            raise UserError(
-                "data", f"labels 0..{n_classes - 1}, one an output", got, "name the classes by --classes"
-            )
+            raise UserError("data", f"labels 0..{n_classes - 1}, one an output", got, "name the classes by --classes")
     return Loaded(network.observable(subject.observable), network, sets, tuple(classes or ()))
 
 
 def _load_zoo(subject: Subject, seed: int, console: Console, weights: Path | None) -> Loaded:
     if subject.model not in ZOO:
-        raise UserError(
-            "model", f"one of {', '.join(ZOO)}", repr(subject.model), "others are made by pkg.mod:factory"
-        )
+        raise UserError("model", f"one of {', '.join(ZOO)}", repr(subject.model), "others are made by pkg.mod:factory")
     for name in ("weights", "space", "embedding"):
         if getattr(subject, name) is not None:
             raise UserError(
@@ -143,9 +133,7 @@ def _load_zoo(subject: Subject, seed: int, console: Console, weights: Path | Non
     chosen = ZOO[subject.model]
     classes = tuple(int(label) for label in parse_classes(subject.classes) or ("0", "1"))
     if len(classes) != 2:
-        raise UserError(
-            "classes", "two digits for this network", subject.classes or "", "for example --classes 0,1"
-        )
+        raise UserError("classes", "two digits for this network", subject.classes or "", "for example --classes 0,1")
     digits = bundled_digits(classes) if subject.data is None else mnist(subject.data, classes)
     images = chosen.images(digits)
     module = initialised(chosen.factory, seed)
@@ -153,8 +141,7 @@ def _load_zoo(subject: Subject, seed: int, console: Console, weights: Path | Non
         module = load_model(_factory_name(chosen), weights).module
     else:
         console.print(
-            f"Training {chosen.paper_name} of Liu et al. 2023 on {len(images.y_train):,} images "
-            f"({images.source})."
+            f"Training {chosen.paper_name} of Liu et al. 2023 on {len(images.y_train):,} images ({images.source})."
         )
         paper = PAPER_ACCURACY[chosen.paper_name]
         result = train(module, images, replace(PAPER_SETTINGS[chosen.paper_name], seed=seed))
@@ -189,9 +176,7 @@ def parse_classes(text: str | None) -> list[str] | None:
         return None
     labels = text.replace(",", " ").split()
     if not labels or not all(label.isdecimal() for label in labels) or len(set(labels)) != len(labels):
-        raise UserError(
-            "classes", "different labels, numbers from 0", repr(text), "for example --classes 0,1"
-        )
+        raise UserError("classes", "different labels, numbers from 0", repr(text), "for example --classes 0,1")
     return labels
 
 

@@ -29,9 +29,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
     if not folder.exists() and not folder.is_symlink():
         return
     if not overwrite:
-        raise UserError(
-            "out", "a new folder", f"{folder}, which exists", "choose another --out, or add --overwrite"
-        )
+        raise UserError("out", "a new folder", f"{folder}, which exists", "choose another --out, or add --overwrite")
     if not folder.is_dir() or (any(folder.iterdir()) and not any((folder / name).exists() for name in FILES)):
         raise UserError("overwrite", "the folder of an earlier survey", str(folder), "choose another --out")
 

@@ -109,9 +109,7 @@ class Density:
             found, outcome = self._ladder(field, sets, outputs, meter, generator, label, checkpoint, saved)
         else:
             found, outcome = self._flat(field, method, sets, outputs, meter, generator, label, checkpoint, saved)
-        dataset = to_dataset(
-            found, field, sets, outputs, generator, self._attributes(field, found, outcome, command)
-        )
+        dataset = to_dataset(found, field, sets, outputs, generator, self._attributes(field, found, outcome, command))
         if folder is not None:
             result.save(dataset, folder)
         return dataset
@@ -124,9 +122,12 @@ class Density:
         if method == "ladder":
             mover = choose_mover(field, torch.Generator().manual_seed(_TRIAL_SEED))
             tiles = " in independent tiles" if field.terms is not None else ""
-            lines.append(f"Moves: {type(mover).__name__}{tiles}; starts: {', '.join(self._starts({}))} and data if given")
-            ends = f"{'the lowest' if self.low is None else self.low} to {'the highest' if self.high is None else self.high}"
-            lines.append(f"Range: from {ends} output that can be reached")
+            lines.append(
+                f"Moves: {type(mover).__name__}{tiles}; starts: {', '.join(self._starts({}))} and data if given"
+            )
+            low = "the lowest output" if self.low is None else f"{self.low:g}"
+            high = "the highest" if self.high is None else f"{self.high:g}"
+            lines.append(f"Range: from {low} to {high} that can be reached")
         elif method == "enumerate":
             lines.append(f"Evaluations: all {math.exp(field.space.log_volume):,.0f} inputs")
         return "\n".join(lines)
@@ -151,12 +152,12 @@ class Density:
             resume=saved,
         )
         analysis = torch.Generator().manual_seed(self.seed)
-        found = ladder_estimate.findings(
-            sampler, outcome.state, outputs, self.level_width, self.target_error, analysis
-        )
+        found = ladder_estimate.findings(sampler, outcome.state, outputs, self.level_width, self.target_error, analysis)
         return found, outcome
 
-    def _flat(self, field, method, sets, outputs, meter, generator, label, checkpoint, saved) -> tuple[Findings, Outcome]:
+    def _flat(
+        self, field, method, sets, outputs, meter, generator, label, checkpoint, saved
+    ) -> tuple[Findings, Outcome]:
         pooled = torch.cat(list(sets.values())) if sets else None
         budget = meter.budget
         compiled = field.single_site is not None or field.table is not None

@@ -103,13 +103,14 @@ def make_sampler(
 ) -> FlatSampler:
     """The sampler of that name; "multicanonical" is Wang-Landau learning for a third as long."""
     if method == "enumerate":
-        return FlatSampler(field, method, Enumeration(field, bin_width, batch=field.batch_size), lambda _: _none(field))
+        every = Enumeration(field, bin_width, batch=field.batch_size, n_representatives=N_REPRESENTATIVES)
+        return FlatSampler(field, method, every, lambda _: _none(field))
     if method == "uniform":
         return FlatSampler(field, method, Uniform(field, bin_width, batch=field.batch_size), lambda _: _none(field))
     if method == "gwl":
-        ends = {} if low is None else {"lowest": low}
-        ends |= {} if high is None else {"highest": high}
-        gwl = GradientWangLandau(field, data, bin_width=bin_width, **ends)
+        lowest = -300.0 if low is None else low
+        highest = 100.0 if high is None else high
+        gwl = GradientWangLandau(field, data, lowest, highest, bin_width)
         return FlatSampler(field, method, gwl, lambda inner: (inner.level.reshape(1, -1), _one(inner.value)))
     learning = learning_evaluations
     if method == "multicanonical" and learning is not None:
@@ -130,7 +131,9 @@ def findings(sampler: FlatSampler, state: FlatSurvey, generator: torch.Generator
     field = sampler.field
     found: FlatHistogramEstimate = sampler.sampler.estimate(state.inner)
     point, output = state.point, state.output
-    if sampler.method in ("enumerate", "uniform"):
+    if sampler.method == "enumerate":
+        point, output = sampler.sampler.representatives(state.inner)
+    elif sampler.method == "uniform":
         point = as_sampled(field.space, field.space.draw(_CANDIDATES, generator))
         output = field.value(as_points(field.space, point))
     chosen, chosen_output = choose_representatives(
@@ -155,9 +158,7 @@ def findings(sampler: FlatSampler, state: FlatSurvey, generator: torch.Generator
     )
 
 
-def _judge(
-    sampler: FlatSampler, state: FlatSurvey, found: FlatHistogramEstimate
-) -> tuple[str, str, tuple[Check, ...]]:
+def _judge(sampler: FlatSampler, state: FlatSurvey, found: FlatHistogramEstimate) -> tuple[str, str, tuple[Check, ...]]:
     if sampler.method == "enumerate":
         if sampler.sampler.finished(state.inner):
             return "exact", "Exact: every input was evaluated.", ()

@@ -22,15 +22,16 @@ from theodolite.sampling.replica_exchange import LadderState
 from theodolite.space import Box, DiscreteSpace, Space
 
 _PARTICLES = 8
-_SWEEPS = 4
+_SWEEPS = 4  # of a temperature of the pilot, at most
+_REAL_SWEEPS = 16  # the same on real spaces, whose moves are short
 _PILOT_SHARE = 0.25  # of the budget, at most, both directions together
 _ADAPT_RATE = 0.15
-_RESPACE_AT = (0.1, 0.17)  # of what the pilot left: place the rungs anew, then halve intervals with rare swaps
-_MOST_GROWTH = 1.3  # of the number of rungs, placed anew: ladders still on their way look wider than they are
+_REFINE_AT = (0.1, 0.17)  # of what the pilot left: halve intervals whose swaps are rare
 _MEASURE_AT = 0.25
 _LEAST_SWAP = 0.2
-_MOST_LADDERS = 16
-_STEPS_A_LADDER = 1000  # more ladders than starts only where each still gets this many steps
+_MOST_LADDERS = 8
+_STEPS_A_COORDINATE = 6  # more ladders than starts only where each still gets this many steps a coordinate
+_SUBSTEPS = 4  # evaluations of a walker a step, about, to plan with
 _MOST_RUNGS = 400
 _SNAPSHOT_BYTES = 2**26
 _PATH = ("rung_lambda", "deviation", "reach", "share")
@@ -49,7 +50,7 @@ class LadderSurvey:
     ended: Mapping[str, str]
     ladder: LadderState | None
     pilot_share: float
-    respaced: int
+    refined: int
     value: Tensor
     n_kept: int
     snapshots: list[Tensor]
@@ -97,7 +98,8 @@ class LadderSampler:
             raise RuntimeError("the pilot has ended")
         up = state.stage == "pilot-up"
         target = self.high if up else self.low
-        pilot, info = anneal.step(current, self.mover, _SWEEPS, target, generator)
+        sweeps = _SWEEPS if isinstance(self.field.space, DiscreteSpace) else _REAL_SWEEPS
+        pilot, info = anneal.step(current, self.mover, sweeps, target, generator)
         share = _PILOT_SHARE * (0.5 if up else 1.0)
         ended = pilot.ended or ("the pilot's share of the budget is spent" if self.meter.fraction > share else "")
         info = {"stage": "finding the range", **info}
@@ -118,19 +120,23 @@ class LadderSampler:
         rung_lambda = replica_exchange.place_rungs(where, spread)
         rung_lambda = rung_lambda if len(rung_lambda) <= _MOST_RUNGS else _thinned(rung_lambda)
         n_rungs = len(rung_lambda)
-        point = torch.stack(
-            [self._start(kind, n_rungs, generator) for kind in self._ladder_starts(n_rungs)]
-        )
+        point = torch.stack([self._start(kind, n_rungs, generator) for kind in self._ladder_starts(n_rungs)])
         order = np.argsort(path["rung_lambda"], kind="stable")
-        tuned = [np.interp(rung_lambda, *(np.array(path[n])[order] for n in ("rung_lambda", name))) for name in ("reach", "share")]
-        tuning = Tuning(*(torch.as_tensor(values, dtype=torch.float32) for values in tuned))
+        along = np.array(path["rung_lambda"])[order]
+
+        def tuned(name: str) -> Tensor:
+            values = np.interp(rung_lambda, along, np.array(path[name])[order])
+            return torch.as_tensor(values, dtype=torch.float32)
+
+        tuning = Tuning(tuned("reach"), tuned("share"))
         return replica_exchange.init(self.mover, torch.as_tensor(rung_lambda), point, tuning)
 
     def _ladder_starts(self, n_rungs: int) -> list[str]:
         """As many ladders as the budget feeds, cycling through the kinds of start."""
         left = 1.0 - self.meter.fraction
         rate = self.meter.evaluations / max(self.meter.fraction, 1e-9)
-        affordable = int(left * rate / (4 * n_rungs * _STEPS_A_LADDER))
+        steps = max(100, _STEPS_A_COORDINATE * self.field.space.n_coordinates)
+        affordable = int(left * rate / (_SUBSTEPS * n_rungs * steps))
         count = max(len(self.starts), min(_MOST_LADDERS, affordable))
         return [self.starts[i % len(self.starts)] for i in range(count)]
 
@@ -155,9 +161,7 @@ class LadderSampler:
         """Begin a stage with this ladder: what earlier stages recorded is dropped."""
         shape = (64, *ladder.rung.shape)
         value = torch.empty(shape, dtype=torch.float64)
-        return replace(
-            state, ladder=ladder, value=value, n_kept=0, snapshots=[], snapshot_step=[], snapshot_interval=1
-        )
+        return replace(state, ladder=ladder, value=value, n_kept=0, snapshots=[], snapshot_step=[], snapshot_interval=1)
 
     def _ladder_step(
         self, state: LadderSurvey, generator: torch.Generator
@@ -178,37 +182,38 @@ class LadderSampler:
         if measuring:
             return state, info
         done = (self.meter.fraction - state.pilot_share) / max(1.0 - state.pilot_share, 1e-9)
-        if state.respaced < len(_RESPACE_AT) and done >= _RESPACE_AT[state.respaced] and state.n_kept >= 16:
-            state = self._respace(state)
+        if state.refined < len(_REFINE_AT) and done >= _REFINE_AT[state.refined] and state.n_kept >= 16:
+            state = self._refine(state)
         elif done >= _MEASURE_AT and state.n_kept >= 16:
             ladder = replica_exchange.clear_statistics(state.ladder)  # type: ignore[arg-type]
             state = self._with_ladder(replace(state, stage="measure"), ladder)
         return state, info
 
-    def _respace(self, state: LadderSurvey) -> LadderSurvey:
-        """Place the rungs anew from the measured spread, then halve intervals whose swaps are rare."""
+    def _refine(self, state: LadderSurvey) -> LadderSurvey:
+        """Halve intervals whose swaps are rare; give every rung the effort its moves need.
+
+        The pilot's spacing is kept elsewhere: ladders still on their way look wider than they are, and ladders stuck
+        where they started narrower.
+        """
         ladder = state.ladder
         if ladder is None:
             raise RuntimeError("the ladder has not been placed")
+        state = replace(state, refined=state.refined + 1)
         old = ladder.rung_lambda.numpy()
-        recent = state.value[state.n_kept // 2 : state.n_kept]
-        if state.respaced < len(_RESPACE_AT) - 1:
-            spread = _spread(recent.numpy(), old)
-            new = replica_exchange.place_rungs(old, spread)
-            if len(new) > _MOST_GROWTH * len(old):
-                wider = replica_exchange.SPACING * len(new) / (_MOST_GROWTH * len(old))
-                new = replica_exchange.place_rungs(old, spread, wider)
-        else:
-            rate = (ladder.swap_probability / max(ladder.step_count, 1)).numpy()
-            middles = 0.5 * (old[1:] + old[:-1])[rate < 1.25 * _LEAST_SWAP]
-            new = np.sort(np.concatenate([old, middles]))
-        new = new if len(new) <= _MOST_RUNGS else _thinned(new)
+        rate = (ladder.swap_probability / max(ladder.step_count, 1)).numpy()
+        rare = rate < 1.25 * _LEAST_SWAP
+        room = _MOST_RUNGS - len(old)
+        if not rare.any() or room <= 0:
+            return replace(state, ladder=replica_exchange.spread_effort(ladder, self.mover))
+        worst = np.argsort(rate)[: min(int(rare.sum()), room)]
+        new = np.sort(np.concatenate([old, 0.5 * (old[1:] + old[:-1])[worst]]))
         nearest = torch.as_tensor(np.abs(new[:, None] - old[None]).argmin(1))
         point = replica_exchange.points_by_rung(ladder)[:, nearest]
-        tuning = Tuning(ladder.tuning.reach[nearest], ladder.tuning.share[nearest])
-        effort = replica_exchange.spread_effort(ladder, self.mover).substeps[nearest]
+        place = (torch.arange(len(ladder.rung))[:, None] * len(old) + nearest).flatten()
+        tuning = Tuning(ladder.tuning.reach[place], ladder.tuning.share[place])
+        effort = replica_exchange.spread_effort(ladder, self.mover).substeps[place]
         fresh = replica_exchange.init(self.mover, torch.as_tensor(new), point, tuning)
-        return self._with_ladder(replace(state, respaced=state.respaced + 1), replace(fresh, substeps=effort))
+        return self._with_ladder(state, replace(fresh, substeps=effort))
 
 
 def as_sampled(space: Space, point: Tensor) -> Tensor:
@@ -241,7 +246,11 @@ def _record(state: LadderSurvey, value: Tensor, snapshots: bool) -> LadderSurvey
         return state
     point = replica_exchange.points_by_rung(state.ladder)
     point = point.to(torch.uint8) if not point.is_floating_point() and int(point.max()) < 256 else point
-    taken, steps, interval = [*state.snapshots, point], [*state.snapshot_step, state.n_kept - 1], state.snapshot_interval
+    taken, steps, interval = (
+        [*state.snapshots, point],
+        [*state.snapshot_step, state.n_kept - 1],
+        state.snapshot_interval,
+    )
     if len(taken) * point.numel() * point.element_size() > _SNAPSHOT_BYTES and len(taken) >= 8:
         taken, steps, interval = taken[1::2], steps[1::2], 2 * interval
     return replace(state, snapshots=taken, snapshot_step=steps, snapshot_interval=interval)
@@ -256,14 +265,6 @@ def _merged_path(path: Mapping[str, list[float]]) -> tuple[np.ndarray, np.ndarra
     kernel = np.ones(5) / 5
     padded = np.pad(log_spread, 2, mode="edge")
     return rung_lambda, np.exp(np.convolve(padded, kernel, mode="valid"))
-
-
-def _spread(value: np.ndarray, rung_lambda: np.ndarray) -> np.ndarray:
-    """Standard deviation of the output by rung. Chains still drifting look wide, ladders still apart look steep:
-    the smaller of the variance and the slope of the mean, which agree in equilibrium."""
-    variance = value.var(0).mean(0)
-    slope = np.gradient(np.maximum.accumulate(value.mean((0, 1))), rung_lambda)
-    return np.sqrt(np.maximum(np.minimum(variance, slope), 0.25 * variance))
 
 
 def _thinned(rung_lambda: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ CALIBRATION = 1.6  # few ladders: benchmarks/error_calibration.py
 _LEAST_SAMPLES = 10  # a level with fewer, or missed by most ladders, counts as not reached
 _MISSING = 4.0  # nats below the estimate at which a leaf without samples is put
 N_REPRESENTATIVES = 24
-_LOOKS = (0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the budget at which the stop rule looks
+_LOOKS = (0.5, 0.75)  # shares of the budget at which the stop rule looks
 _CITATIONS = (
     "Liu, You, Li, Shang (2023). Gradient-based Wang-Landau Algorithm: A Novel Sampler for Output Distribution of "
     "Neural Networks over the Input Space. ICML, PMLR 202.",
@@ -86,19 +86,19 @@ def findings(
     value, rung_lambda = kept_values(state), ladder.rung_lambda.numpy()
     edges = covering_edges(value, outputs, field, level_width)
     found, error = estimate(field, value, rung_lambda, edges)
-    acceptance = (ladder.accepted / ladder.step_count).numpy()
+    by_place = (len(value), len(rung_lambda))
+    acceptance = (ladder.accepted / ladder.step_count).reshape(by_place).numpy()
+    small = sampler.mover.small(ladder.tuning).reshape(by_place).numpy()
     swap_rate = (ladder.swap_probability / ladder.step_count).numpy()
     n_units = found.leaf_log_partition.shape[0] * found.leaf_log_partition.shape[1]
-    partition_error = reweighting.jackknife_error(
-        found.log_partition, found.leaf_log_partition.reshape(n_units, -1)
-    )
+    partition_error = reweighting.jackknife_error(found.log_partition, found.leaf_log_partition.reshape(n_units, -1))
     judged = verdict.judge(
         verdict.Evidence(
             value,
             rung_lambda,
             swap_rate,
             acceptance,
-            sampler.mover.small(ladder.tuning).numpy(),
+            small,
             found.log_partition,
             partition_error,
             found.log_density,
@@ -134,7 +134,7 @@ def findings(
             "rung_mean": (("ladder", "rung"), value.mean(1)),
             "rung_variance": (("ladder", "rung"), value.var(1)),
             "swap_rate": (("rung",), np.append(swap_rate, np.nan)),
-            "acceptance": (("rung",), acceptance),
+            "acceptance": (("rung",), acceptance.mean(0)),
             "autocorrelation_time": (("rung",), correlation),
             "fluctuation_ratio": (("rung",), diagnostics.fluctuation_ratio(value, rung_lambda)[0]),
             "round_trips": (("ladder",), (ladder.half_trips // 2).numpy()),

@@ -163,9 +163,7 @@ def findings(dataset: xr.Dataset) -> Findings:
     line = curve(dataset)
     if not line.finite.any():
         nothing = "The survey reached no level"
-        return Findings(
-            nothing, ["No level was reached, so there is no curve to show."], "", nothing, nothing
-        )
+        return Findings(nothing, ["No level was reached, so there is no curve to show."], "", nothing, nothing)
     moments = _moments(line)
     mean = moments[0]
     headline, called = _headline(dataset, line, moments)
@@ -176,9 +174,7 @@ def findings(dataset: xr.Dataset) -> Findings:
         random += f": its probability of being {names[0]} is about {words.probability(mean)}"
     data_heading, data_line = _data(dataset)
     lines = [called, *([random + "."] if names else []), *([data_line] if data_line else []), _reach(line)]
-    return Findings(
-        headline, lines, data_heading, _verdict_heading(dataset, line), _figure(dataset, line, mean)
-    )
+    return Findings(headline, lines, data_heading, _verdict_heading(dataset, line), _figure(dataset, line, mean))
 
 
 def _moments(line: Curve) -> tuple[float, float]:
@@ -282,9 +278,7 @@ def _verdict_heading(dataset: xr.Dataset, line: Curve) -> str:
     kind = verdict(dataset)
     if kind == "exact":
         return "Exact: every input was counted"
-    passed = (
-        np.asarray(dataset["check_passed"].values, int) if "check_passed" in dataset else np.empty(0, int)
-    )
+    passed = np.asarray(dataset["check_passed"].values, int) if "check_passed" in dataset else np.empty(0, int)
     failed, untested = int((passed == 0).sum()), int((passed == -1).sum())
     tested = len(passed) - untested
     if kind == "converged":

@@ -105,9 +105,7 @@ def _y_range(line: density.Curve) -> list[float]:
     rows = line.finite
     tops = line.log_count_per_unit[rows] + 2 * line.error[rows]
     bottoms = line.log_count_per_unit[rows] - 2 * line.error[rows]
-    top = float(
-        np.nanmax(np.append(tops, line.log_volume if np.isfinite(line.log_volume) else -np.inf), initial=1.0)
-    )
+    top = float(np.nanmax(np.append(tops, line.log_volume if np.isfinite(line.log_volume) else -np.inf), initial=1.0))
     bottom = float(min(bottoms)) if len(bottoms) else 0.0
     pad = 0.05 * max(top - bottom, 1.0)
     return [bottom - pad, top + 1.6 * pad]
@@ -116,9 +114,7 @@ def _y_range(line: density.Curve) -> list[float]:
 def _share_axis(line: density.Curve, y_range: list[float]) -> dict[str, Any]:
     low, high = ((value - line.log_volume) / words.LN10 for value in y_range)
     step = _nice_step((high - low) / 7)
-    exponents = (
-        np.arange(np.ceil(low / step) * step, min(high, step / 2), step) if np.isfinite(low) else np.empty(0)
-    )
+    exponents = np.arange(np.ceil(low / step) * step, min(high, step / 2), step) if np.isfinite(low) else np.empty(0)
     return {
         "overlaying": "y",
         "side": "right",
@@ -266,9 +262,7 @@ def _add_set_rows(
         showscale=False,
         hovertemplate="%{z:.1f}% of “%{y}”<extra></extra>",
     )
-    figure.update_layout(
-        {f"yaxis{axis[1:]}": {"domain": domain, "type": "category", "autorange": "reversed"}}
-    )
+    figure.update_layout({f"yaxis{axis[1:]}": {"domain": domain, "type": "category", "autorange": "reversed"}})
 
 
 def _add_set_curves(
@@ -331,9 +325,7 @@ def _add_set_curves(
     )
 
 
-def _staggered(
-    labels: list[tuple[float, str, str]], x_range: list[float]
-) -> list[tuple[int, tuple[float, str, str]]]:
+def _staggered(labels: list[tuple[float, str, str]], x_range: list[float]) -> list[tuple[int, tuple[float, str, str]]]:
     placed: list[tuple[int, tuple[float, str, str]]] = []
     ends: list[float] = []
     per_character = 0.011 * (x_range[1] - x_range[0])
@@ -346,9 +338,7 @@ def _staggered(
 
 
 def _faint(colour: str) -> str:
-    red, green, blue = (
-        plotly.colors.hex_to_rgb(colour) if colour.startswith("#") else plotly.colors.unlabel_rgb(colour)
-    )
+    red, green, blue = plotly.colors.hex_to_rgb(colour) if colour.startswith("#") else plotly.colors.unlabel_rgb(colour)
     return f"rgba({int(red)},{int(green)},{int(blue)},0.25)"
 
 
@@ -356,9 +346,7 @@ def _add_probability(figure: go.Figure, x_range: list[float]) -> None:
     reach = max(abs(x_range[0]), abs(x_range[1]))
     step = _nice_step(max(0.085 * (x_range[1] - x_range[0]) / words.LN10, 1.0))
     marks = np.arange(step, reach / words.LN10 + step, step) * words.LN10
-    values = [
-        value for value in np.concatenate([-marks[::-1], [0.0], marks]) if x_range[0] <= value <= x_range[1]
-    ]
+    values = [value for value in np.concatenate([-marks[::-1], [0.0], marks]) if x_range[0] <= value <= x_range[1]]
     figure.add_scatter(x=[None], y=[None], xaxis="x2", hoverinfo="skip", showlegend=False)
     figure.update_layout(
         xaxis2={

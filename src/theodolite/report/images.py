@@ -36,8 +36,7 @@ def png(pixels: np.ndarray) -> bytes:
     header = struct.pack(">IIBBBBB", columns, rows, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines, 6)), (b"IEND", b"")]
     body = b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
     return b"\x89PNG\r\n\x1a\n" + body
 
@@ -59,9 +58,7 @@ def gallery(dataset: xr.Dataset, byte_limit: int = 4_000_000) -> Gallery | None:
     outputs = np.asarray(dataset["representative_output"].transpose("level", "sample").values, float)
     if not np.isfinite(outputs).any():
         return None
-    axes = sorted(
-        (str(dim) for dim in points.dims if str(dim).startswith("point_")), key=lambda d: int(d[6:])
-    )
+    axes = sorted((str(dim) for dim in points.dims if str(dim).startswith("point_")), key=lambda d: int(d[6:]))
     points = points.transpose("level", "sample", *axes)
     kept = [np.flatnonzero(np.isfinite(row))[:_MOST_SAMPLES] for row in outputs]
     low, high = _range(dataset, points)
@@ -70,9 +67,7 @@ def gallery(dataset: xr.Dataset, byte_limit: int = 4_000_000) -> Gallery | None:
     n_levels = sum(len(row) > 0 for row in kept)
     allowed = byte_limit * 3 // 4 // max(n_levels * trial.size, 1)
     n_samples = max(_FEWEST_SAMPLES, min(_MOST_SAMPLES, allowed))
-    factor = max(
-        math.ceil(max(trial.shape[:2]) / _LARGEST_SIDE), math.ceil(math.sqrt(n_samples / max(allowed, 0.1)))
-    )
+    factor = max(math.ceil(max(trial.shape[:2]) / _LARGEST_SIDE), math.ceil(math.sqrt(n_samples / max(allowed, 0.1))))
     factor = max(1, min(factor, *trial.shape[:2]))
     sprites: list[str | None] = []
     shown: list[list[float]] = []
@@ -127,9 +122,7 @@ def _picture(point: np.ndarray, low: float, high: float) -> tuple[np.ndarray, st
     columns = math.ceil(math.sqrt(flat.size))
     padded = np.zeros(math.ceil(flat.size / columns) * columns, np.uint8)
     padded[: flat.size] = flat
-    return padded.reshape(
-        -1, columns
-    ), f"Coordinates in reading order, {columns} a row; black lowest, white highest."
+    return padded.reshape(-1, columns), f"Coordinates in reading order, {columns} a row; black lowest, white highest."
 
 
 def _coarser(pixels: np.ndarray, factor: int) -> np.ndarray:

@@ -18,9 +18,7 @@ def agreement_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | N
     if "rung_mean" not in dataset or "rung_variance" not in dataset:
         return None
     mean = np.asarray(dataset["rung_mean"].transpose("ladder", "rung").values, float)
-    spread = np.sqrt(
-        np.nanmean(np.asarray(dataset["rung_variance"].transpose("ladder", "rung").values, float), axis=0)
-    )
+    spread = np.sqrt(np.nanmean(np.asarray(dataset["rung_variance"].transpose("ladder", "rung").values, float), axis=0))
     x = np.nanmean(mean, axis=0)
     starts = ladder_names(dataset)
     figure = go.Figure()
@@ -53,11 +51,7 @@ def agreement_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | N
                 hovertemplate="%{y:.2f}<extra></extra>",
             )
     far = max(0.6, float(np.nanmax(np.abs(departures), initial=0.0)) * 1.1)
-    ratio = (
-        np.asarray(dataset["fluctuation_ratio"].values, float)
-        if "fluctuation_ratio" in dataset
-        else np.ones(1)
-    )
+    ratio = np.asarray(dataset["fluctuation_ratio"].values, float) if "fluctuation_ratio" in dataset else np.ones(1)
     figure.update_layout(
         yaxis={
             "domain": [0.56, 1.0],

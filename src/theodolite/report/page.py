@@ -35,9 +35,7 @@ def write_report(survey_or_path: xr.Dataset | xr.DataTree | str | Path, file: st
     """
     path = Path(file)
     if path.is_dir():
-        raise UserError(
-            "file", "the name of a page to write", f"the directory {path}", f"give {path / 'report.html'}"
-        )
+        raise UserError("file", "the name of a page to write", f"the directory {path}", f"give {path / 'report.html'}")
     page = render(survey_or_path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
@@ -51,13 +49,8 @@ def render(survey_or_path: xr.Dataset | xr.DataTree | str | Path) -> str:
     surveys = _datasets(survey_or_path)
     drawable = {name: data for name, data in surveys.items() if data.attrs.get("instrument") == "density"}
     if not drawable:
-        found = (
-            words.listing([str(data.attrs.get("instrument", "nothing")) for data in surveys.values()])
-            or "nothing"
-        )
-        raise UserError(
-            "survey", "a result of the instrument density", found, "run `theodolite density` first"
-        )
+        found = words.listing([str(data.attrs.get("instrument", "nothing")) for data in surveys.values()]) or "nothing"
+        raise UserError("survey", "a result of the instrument density", found, "run `theodolite density` first")
     sections = [density_section(data, key) for key, data in drawable.items()]
     attrs = next(iter(drawable.values())).attrs
     environment = jinja2.Environment(
@@ -67,9 +60,7 @@ def render(survey_or_path: xr.Dataset | xr.DataTree | str | Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = {
-        section["key"]: {"figures": section["drawn"], "gallery": section["gallery"]} for section in sections
-    }
+    script = {section["key"]: {"figures": section["drawn"], "gallery": section["gallery"]} for section in sections}
     return environment.get_template("page.html.j2").render(
         title=str(attrs.get("model_name") or "a field"),
         facts=_facts(attrs, sections),
@@ -92,10 +83,7 @@ def _datasets(survey: xr.Dataset | xr.DataTree | str | Path) -> dict[str, xr.Dat
         return {str(survey.attrs.get("instrument", "survey")): survey}
     tree = open_survey(survey) if isinstance(survey, str | Path) else survey
     found = {node.path.strip("/"): node.to_dataset() for node in tree.subtree if node.has_data}
-    return {
-        path.replace("/", "-") or str(data.attrs.get("instrument", "survey")): data
-        for path, data in found.items()
-    }
+    return {path.replace("/", "-") or str(data.attrs.get("instrument", "survey")): data for path, data in found.items()}
 
 
 def _source(environment: jinja2.Environment, name: str) -> Markup:

@@ -21,14 +21,10 @@ def density_section(dataset: xr.Dataset, key: str) -> dict[str, Any]:
     line = density.curve(dataset)
     found = density.findings(dataset)
     pictures = images.gallery(dataset)
-    drawn = {
-        "density": _figure_pair(figures.density_figure, dataset, found.figure, curve_columns(dataset, line))
-    }
+    drawn = {"density": _figure_pair(figures.density_figure, dataset, found.figure, curve_columns(dataset, line))}
     agreement = agreement_figure(dataset)
     if agreement is not None:
-        drawn["agreement"] = _figure_pair(
-            agreement_figure, dataset, _agreement_words(dataset), rung_columns(dataset)
-        )
+        drawn["agreement"] = _figure_pair(agreement_figure, dataset, _agreement_words(dataset), rung_columns(dataset))
     return {
         "key": key,
         "findings": found,
@@ -41,9 +37,7 @@ def density_section(dataset: xr.Dataset, key: str) -> dict[str, Any]:
         "method": str(dataset.attrs.get("method", "")),
         "starts": ladder_names(dataset) if "ladder" in dataset.sizes else [],
         "n_rungs": int(dataset.sizes.get("rung", 0)),
-        "observable": str(
-            dataset.attrs.get("observable_sentence") or dataset.attrs.get("observable", "the output")
-        ),
+        "observable": str(dataset.attrs.get("observable_sentence") or dataset.attrs.get("observable", "the output")),
         "odds": str(dataset.attrs.get("probability", "")) == "sigmoid",
         "drawn": drawn,
         "sets": _sets(dataset, line),

@@ -15,7 +15,7 @@ from theodolite.sampling.ensembles import Canonical
 from theodolite.sampling.metropolis import Mover, Tuning, Walkers, take_walkers
 
 _STEP = 0.7  # of the outputs' standard deviation: how far the mean moves at one temperature
-_STILL = 0.0008  # of the range found so far: a smaller move of the mean counts as none
+_STILL = 0.001  # of the range found so far: a smaller move of the mean counts as none
 _RENEWED = 0.8  # of a point: more sweeps at one temperature would gain nothing
 _PATIENCE = 8  # temperatures without a move that end the pilot
 
@@ -128,4 +128,3 @@ def _resample(log_weight: Tensor, generator: torch.Generator) -> Tensor:
     n = len(weight)
     position = (torch.rand(1, generator=generator, dtype=torch.float64) + torch.arange(n)) / n
     return torch.searchsorted(weight.cumsum(0), position).clamp(max=n - 1)
-

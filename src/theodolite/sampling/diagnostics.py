@@ -13,7 +13,7 @@ def effective_samples(value: np.ndarray) -> np.ndarray:
 
     Vehtari et al. 2021, through arviz-stats; a constant output counts every sample.
     """
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     n_ladders, n_steps, n_rungs = value.shape
     if n_steps < 8:
@@ -30,11 +30,16 @@ def autocorrelation_time(value: np.ndarray) -> np.ndarray:
     return (value.shape[1] / effective_samples(value)).mean(0)
 
 
+def mean_error(value: np.ndarray) -> np.ndarray:
+    """Standard error of the mean output ``(ladder, rung)``, each ladder by itself."""
+    return np.sqrt(np.maximum(value.var(1), 1e-300) / effective_samples(value))
+
+
 def disagreement(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Between ladders, by rung: chi2 per degree of freedom of the mean outputs, and their range in standard
     deviations of the output. Ladders from different starts that agree have chi2 near 1."""
     mean, variance = value.mean(1), value.var(1)
-    error = np.sqrt(np.maximum(variance, 1e-300) / effective_samples(value))
+    error = mean_error(value)
     weight = 1 / error**2
     common = (weight * mean).sum(0) / weight.sum(0)
     degrees = max(len(value) - 1, 1)
@@ -43,29 +48,29 @@ def disagreement(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return chi2, np.ptp(mean, axis=0) / spread
 
 
-def fluctuation_ratio(value: np.ndarray, rung_lambda: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Variance of the output over d(mean) / d(lambda), by rung, with its standard error; 1 in equilibrium.
+def fluctuation_ratio(value: np.ndarray, rung_lambda: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Variance of the output over d(mean) / d(lambda), by rung; 1 in equilibrium, NaN at the end rungs.
 
-    The slope over an interval between rungs is compared with the mean variance over it, so that a curved mean
-    does not count against the sampler. NaN at single rungs.
+    Returns the ratio, and the least and the largest it may be: the slope over an interval is the mean of the variance
+    over it, which lies between the extremes of the variance there, give or take two standard errors.
     """
     mean, variance = value.mean((0, 1)), value.var(1).mean(0)
     size = effective_samples(value).sum(0)
     n = len(rung_lambda)
-    ratio, error = np.full(n, np.nan), np.full(n, np.nan)
+    ratio, least, most = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
     for rung in range(1, n - 1):
-        left, right = rung - 1, rung + 1
-        step = rung_lambda[right] - rung_lambda[left]
-        slope = (mean[right] - mean[left]) / step
-        predicted = (variance[left] + 4 * variance[rung] + variance[right]) / 6
-        if slope <= 0:
-            ratio[rung], error[rung] = np.inf, 0.0
-            continue
-        slope_error = np.sqrt(variance[left] / size[left] + variance[right] / size[right]) / step
-        variance_error = predicted * np.sqrt(2 / size[rung])
-        ratio[rung] = predicted / slope
-        error[rung] = ratio[rung] * np.hypot(slope_error / slope, variance_error / max(predicted, 1e-300))
-    return ratio, error
+        around = slice(rung - 1, rung + 2)
+        step = rung_lambda[rung + 1] - rung_lambda[rung - 1]
+        slope = (mean[rung + 1] - mean[rung - 1]) / step
+        slope_error = np.sqrt((variance[around] / size[around])[[0, 2]].sum()) / step
+        spread = 2 * np.sqrt(2 / size[around])
+        low = (variance[around] * np.maximum(1 - spread, 0)).min()
+        high = (variance[around] * (1 + spread)).max()
+        steep, flat = slope + 2 * slope_error, slope - 2 * slope_error
+        ratio[rung] = variance[rung] / slope if slope > 0 else np.inf
+        least[rung] = low / steep if steep > 0 else np.inf
+        most[rung] = high / flat if flat > 0 else np.inf
+    return ratio, least, most
 
 
 def half_run_drift(value: np.ndarray) -> np.ndarray:

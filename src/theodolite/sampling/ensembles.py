@@ -17,7 +17,8 @@ class Ensemble(Protocol):
     """A weight for each walker. ``linear``: the weight is linear in the value, so that independent parts of a
     point may be accepted apart from each other."""
 
-    linear: bool
+    @property
+    def linear(self) -> bool: ...
 
     def log_weight(self, value: Tensor) -> Tensor:
         """ln of the weight ``(walker,)`` at values ``(walker,)``."""

@@ -1,8 +1,11 @@
-"""Exact density of states by evaluating every input of a discrete space, streamed in batches."""
+"""Exact density of states by evaluating every input of a discrete space, streamed in batches, with inputs of every
+level drawn on the way."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -12,6 +15,7 @@ from torch import Tensor
 
 from theodolite.errors import UserError
 from theodolite.field import Field
+from theodolite.sampling.level_reservoir import LevelReservoir, empty_reservoir, kept, offer
 from theodolite.sampling.multicanonical import (
     FlatHistogramEstimate,
     Floats,
@@ -19,18 +23,20 @@ from theodolite.sampling.multicanonical import (
     half,
     resolved_bin_width,
 )
+from theodolite.sampling.term_tables import TermTables
 
 LARGEST_COUNT = 2**40
 
 
 @dataclass
 class EnumerationState:
-    """Inputs counted so far: ``counts`` (bin,) from bin number ``first_bin`` on, and the index of the next
-    input."""
+    """Inputs counted so far: ``counts`` (bin,) from bin number ``first_bin`` on, the index of the next input, and
+    inputs of every level, uniformly at random among those seen."""
 
     counts: NDArray[np.int64]
     first_bin: int
     next_index: int
+    reservoir: LevelReservoir
 
 
 @final
@@ -40,45 +46,59 @@ class Enumeration:
 
     ``batch``: inputs evaluated at once. A batch whose activations stay in the processor's cache is about
     twice as fast on a small CNN as one of many thousands. ``batches_per_step``: batches between two looks at
-    the clock. Raises UserError where the space is not discrete or has more than 2^40 inputs.
+    the clock. ``n_representatives``: inputs kept for each level, or all where it has fewer. Where the field is a sum
+    of local terms with a window, the first step fills tables (``term_tables``). Raises UserError where the space is
+    not discrete or has more than 2^40 inputs.
     """
 
     field: Field
     bin_width: float | None = None
     batch: int = 1024
     batches_per_step: int = 16
+    n_representatives: int = 24
 
     def __post_init__(self) -> None:
         resolved_bin_width(self.field, self.bin_width)
         n_inputs(self.field)
-        if self.batch < 1 or self.batches_per_step < 1:
-            raise UserError(
-                "batch", "at least 1", str(min(self.batch, self.batches_per_step)), "1024 is a good size"
-            )
+        for name in ("batch", "batches_per_step", "n_representatives"):
+            if getattr(self, name) < 1:
+                raise UserError(name, "at least 1", str(getattr(self, name)), "leave it out to have a good size")
 
     def init(self, generator: torch.Generator) -> EnumerationState:
         """Nothing counted yet; the generator is not used."""
-        return EnumerationState(np.zeros(0, np.int64), 0, 0)
+        return EnumerationState(np.zeros(0, np.int64), 0, 0, empty_reservoir(self.n_representatives))
 
     def step(
         self, state: EnumerationState, generator: torch.Generator
     ) -> tuple[EnumerationState, dict[str, float | str]]:
         """Count the next batches; does nothing once every input was counted."""
-        counts, first_bin, index = state.counts, state.first_bin, state.next_index
         total = n_inputs(self.field)
-        width = resolved_bin_width(self.field, self.bin_width)
-        for _ in range(self.batches_per_step):
-            stop = min(index + self.batch, total)
-            if stop == index:
-                break
-            values = values_by_index(self.field, index, stop).numpy()
-            counts, first_bin = add_counts(counts, first_bin, bin_numbers(self.field, width, values))
-            index = stop
-        return EnumerationState(counts, first_bin, index), {"enumerated": index / total}
+        start = state.next_index
+        stop = min(start + self.batch * self.batches_per_step, total)
+        if stop == start:
+            return state, {"enumerated": 1.0}
+        values = self._values(start, stop).numpy()
+        numbers = bin_numbers(self.field, resolved_bin_width(self.field, self.bin_width), values)
+        counts, first_bin = add_counts(state.counts, state.first_bin, numbers)
+        key = torch.rand(stop - start, generator=generator, dtype=torch.float64).numpy()
+        reservoir = offer(state.reservoir, numbers, np.arange(start, stop), values, key)
+        return EnumerationState(counts, first_bin, stop, reservoir), {"enumerated": stop / total}
 
     def finished(self, state: EnumerationState) -> bool:
         """Every input was counted."""
         return state.next_index == n_inputs(self.field)
+
+    def representatives(self, state: EnumerationState) -> tuple[Tensor, Tensor]:
+        """Inputs of every level, as levels ``(n, n_coordinates)`` int64, and their outputs ``(n,)`` float64.
+
+        Uniformly at random, without replacement, among the inputs of a level that were seen.
+        """
+        index, output = kept(state.reservoir)
+        return levels_by_index(self.field, torch.from_numpy(index)), torch.from_numpy(output)
+
+    @cached_property
+    def _values(self) -> Callable[[int, int], Tensor]:
+        return fastest_values(self.field, self.batch)
 
     def estimate(self, state: EnumerationState) -> FlatHistogramEstimate:
         """ln of the counts: error 0 and -inf in empty bins once finished, errors infinite and NaN before."""
@@ -104,10 +124,11 @@ def tabulate(field: Field, batch: int = 1024) -> Tensor:
     enumerate.
     """
     total = n_inputs(field)
+    values = fastest_values(field, batch)
     table = torch.empty(total, dtype=torch.float64)
-    for index in range(0, total, batch):
-        stop = min(index + batch, total)
-        table[index:stop] = values_by_index(field, index, stop)
+    for start in range(0, total, 16 * batch):
+        stop = min(start + 16 * batch, total)
+        table[start:stop] = values(start, stop)
     return table
 
 
@@ -126,15 +147,32 @@ def n_inputs(field: Field) -> int:
     return total
 
 
+def fastest_values(field: Field, batch: int) -> Callable[[int, int], Tensor]:
+    """A function of (start, stop) that gives the values ``(stop - start,)`` float64 of consecutive inputs.
+
+    They are looked up where the field is tabulated, composed of local terms where it has terms with a window, and
+    evaluated ``batch`` at a time elsewhere.
+    """
+    if field.table is None and field.terms is not None and field.terms.window is not None:
+        return TermTables(field, batch).values
+    return lambda start, stop: torch.cat(
+        [values_by_index(field, index, min(index + batch, stop)) for index in range(start, stop, batch)]
+    )
+
+
 def values_by_index(field: Field, start: int, stop: int) -> Tensor:
     """Values ``(stop - start,)`` float64 of consecutive inputs: looked up where the field is tabulated, else
     evaluated."""
     if field.table is not None:
         return field.table[start:stop].double()
     space = discrete_space(field)
-    strides = space.levels ** torch.arange(space.n_coordinates)
-    levels = (torch.arange(start, stop)[:, None] // strides) % space.levels
-    return field.value(space.from_levels(levels))
+    return field.value(space.from_levels(levels_by_index(field, torch.arange(start, stop))))
+
+
+def levels_by_index(field: Field, index: Tensor) -> Tensor:
+    """Levels ``(batch, n_coordinates)`` int64 of the inputs ``index`` ``(batch,)``."""
+    space = discrete_space(field)
+    return index[:, None] // space.levels ** torch.arange(space.n_coordinates) % space.levels
 
 
 # ---------------------------------------------------------------------- histograms that grow
@@ -150,9 +188,7 @@ def bin_edges(field: Field, bin_width: float, first_bin: int, n_bins: int) -> Fl
     return (first_bin + np.arange(n_bins + 1) - half(field, bin_width)) * bin_width
 
 
-def add_counts(
-    counts: NDArray[Any], first_bin: int, numbers: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], int]:
+def add_counts(counts: NDArray[Any], first_bin: int, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
     """A histogram ``counts`` from bin ``first_bin`` on with ``numbers`` counted in, and its new first bin."""
     low, high = int(numbers.min()), int(numbers.max())
     if len(counts):

@@ -81,9 +81,7 @@ class GradientWangLandau:
         self.field.require("level_differences")
         if not self.bin_width > 0 or round((self.highest - self.lowest) / self.bin_width) < 2:
             got = f"{self.lowest:g} to {self.highest:g} by {self.bin_width:g}"
-            raise UserError(
-                "lowest, highest", "a range of at least 2 bins", got, "the paper's is -300 to 100 by 1"
-            )
+            raise UserError("lowest, highest", "a range of at least 2 bins", got, "the paper's is -300 to 100 by 1")
 
     @property
     def centres(self) -> Floats:

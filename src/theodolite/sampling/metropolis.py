@@ -168,7 +168,9 @@ class TileMover:
             change = ensemble.log_weight(proposed.value) - ensemble.log_weight(walkers.value)
         else:
             difference = torch.zeros(size, dtype=torch.float64)
-            difference.index_add_(0, tile[:, : tiling.label.shape[1]].flatten(), (proposed.terms - walkers.terms).flatten())
+            difference.index_add_(
+                0, tile[:, : tiling.label.shape[1]].flatten(), (proposed.terms - walkers.terms).flatten()
+            )
             change = (slope.double()[:, None] * difference.reshape(n, -1)).flatten()
         uniform = torch.rand(size, generator=generator, dtype=torch.float64)
         accept = (uniform.log() < change + log_ratio) & used
@@ -176,7 +178,9 @@ class TileMover:
         share = per_walker.sum(1) / used_tiles.sum(1).clamp(min=1)
         if tiling.n_tiles == 1:
             return select_walkers(walkers, proposed, accept), share, torch.zeros(n, dtype=torch.bool)
-        take = accept[tile]
+        # where every tile accepts, the new point is the proposed one and its gradient holds in the gaps too
+        whole = ~(used_tiles & ~per_walker).any(1)
+        take = accept[tile] | whole[:, None]
         taken = take[:, : tiling.label.shape[1]]
         terms = torch.where(taken, proposed.terms, walkers.terms)
         moved = Walkers(

@@ -137,9 +137,7 @@ def resolved_bin_width(field: Field, bin_width: float | None) -> float:
     positive."""
     width = field.level_spacing if bin_width is None else bin_width
     if width is None or not np.isfinite(width) or width <= 0:
-        raise UserError(
-            "bin_width", "a positive width in the observable's unit", str(bin_width), "for example 1.0"
-        )
+        raise UserError("bin_width", "a positive width in the observable's unit", str(bin_width), "for example 1.0")
     spacing = field.level_spacing
     return float(spacing) if spacing is not None and np.isclose(width, spacing, rtol=1e-9) else float(width)
 
@@ -190,9 +188,7 @@ def start_walk(
     """Walkers at ``start`` (n_walkers, *shape), or at points drawn from the space. Raises UserError."""
     space = discrete_space(field)
     if n_walkers < 1:
-        raise UserError(
-            "n_walkers", "at least 1", str(n_walkers), "16 give errors with 15 degrees of freedom"
-        )
+        raise UserError("n_walkers", "at least 1", str(n_walkers), "16 give errors with 15 degrees of freedom")
     x = space.draw(n_walkers, generator) if start is None else start
     if len(x) != n_walkers:
         raise UserError("start", f"{n_walkers} points", str(len(x)), "give one start a walker")
@@ -220,9 +216,7 @@ def start_walk(
     )
 
 
-def walk(
-    field: Field, bin_width: float, state: WalkState, n_trials: int, inverse_time: float = 0.0
-) -> WalkState:
+def walk(field: Field, bin_width: float, state: WalkState, n_trials: int, inverse_time: float = 0.0) -> WalkState:
     """A copy of ``state`` after ``n_trials`` more trials; bins are added where the walkers find them.
 
     Compiled where the field offers ``single_site`` or ``table`` (values are then brought up to date by exact
@@ -254,14 +248,11 @@ def produce(field: Field, bin_width: float, state: WalkState) -> WalkState:
 def copied(state: WalkState) -> WalkState:
     """A copy that shares no array with ``state``."""
     held: dict[str, Any] = {entry.name: getattr(state, entry.name) for entry in fields(state)}
-    return WalkState(
-        **{name: leaf.copy() if isinstance(leaf, np.ndarray) else leaf for name, leaf in held.items()}
-    )
+    arrays: dict[str, Any] = {name: leaf.copy() for name, leaf in held.items() if isinstance(leaf, np.ndarray)}
+    return replace(state, **arrays)
 
 
-def _walk_compiled(
-    field: Field, bin_width: float, state: WalkState, n_trials: int, inverse_time: float
-) -> None:
+def _walk_compiled(field: Field, bin_width: float, state: WalkState, n_trials: int, inverse_time: float) -> None:
     single_site = site_kernels.single_site_of(field)
     n_walkers = len(state.levels)
     each = -(-n_trials // n_walkers)
@@ -295,9 +286,7 @@ def _walk_compiled(
     field.evaluations += made
 
 
-def _walk_batched(
-    field: Field, bin_width: float, state: WalkState, n_trials: int, inverse_time: float
-) -> None:
+def _walk_batched(field: Field, bin_width: float, state: WalkState, n_trials: int, inverse_time: float) -> None:
     space = discrete_space(field)
     n_walkers = len(state.levels)
     everyone = np.arange(n_walkers)

@@ -23,8 +23,9 @@ _RENEWED = 0.3  # the share of a point that a rung's substeps should renew toget
 @dataclass(frozen=True)
 class LadderState:
     """``rung`` ``(ladder, walker)``: the rung each walker is on; ``walkers`` are flattened ladder by ladder;
-    ``tuning`` and ``substeps`` are by rung and shared by the ladders. ``swap_probability`` and ``accepted`` are sums over
-    ``swap_count`` and ``step_count`` steps; ``direction``: +1 last seen on the top rung, -1 on the free one."""
+    ``tuning``, ``substeps`` and ``accepted`` are by ladder and rung, flattened: a ladder still on its way needs other
+    moves than one that has arrived. ``swap_probability`` ``(rung - 1,)`` and ``accepted`` are sums over
+    ``step_count`` steps; ``direction``: +1 last seen on the top rung, -1 on the free one."""
 
     rung_lambda: Tensor
     rung: Tensor
@@ -39,32 +40,32 @@ class LadderState:
 
 
 def init(mover: Mover, rung_lambda: Tensor, point: Tensor, tuning: Tuning) -> LadderState:
-    """``point`` ``(ladder, rung, *point)``: where each walker starts, on the rung of its index."""
+    """``point`` ``(ladder, rung, *point)``: where each walker starts, on the rung of its index. ``tuning`` is by rung,
+    or by ladder and rung."""
     n_ladders, n_rungs = point.shape[:2]
+    if len(tuning.reach) == n_rungs:
+        tuning = Tuning(tuning.reach.repeat(n_ladders), tuning.share.repeat(n_ladders))
     return LadderState(
         rung_lambda.double(),
         torch.arange(n_rungs).repeat(n_ladders, 1),
         mover.start(point.flatten(0, 1)),
         tuning,
-        torch.full((n_rungs,), 2),
+        torch.full((n_ladders * n_rungs,), 2),
         torch.zeros(n_rungs - 1, dtype=torch.float64),
-        torch.zeros(n_rungs, dtype=torch.float64),
+        torch.zeros(n_ladders * n_rungs, dtype=torch.float64),
         0,
         torch.zeros(n_ladders, n_rungs, dtype=torch.int64),
         torch.zeros(n_ladders, dtype=torch.int64),
     )
 
 
-def step(
-    state: LadderState, mover: Mover, adapt: float, generator: torch.Generator
-) -> tuple[LadderState, Tensor]:
+def step(state: LadderState, mover: Mover, adapt: float, generator: torch.Generator) -> tuple[LadderState, Tensor]:
     """Move every walker, swap neighbours; returns the outputs by rung ``(ladder, rung)``.
 
     ``adapt`` is the rate of tuning; 0 freezes it, as every kept sample needs.
     """
-    flat = state.rung.flatten()
-    walkers, accepted = _move(state, mover, flat, generator)
-    by_rung = torch.zeros_like(state.accepted).index_add_(0, flat, accepted.double()) / len(state.rung)
+    walkers, accepted = _move(state, mover, generator)
+    by_rung = torch.empty_like(state.accepted).scatter_(0, _place(state.rung), accepted.double())
     tuned = state.tuning if adapt == 0 else mover.adapt(state.tuning, by_rung.float(), adapt)
     value = walkers.value.reshape(state.rung.shape)
     rung, probability = _swap(state.rung, value, state.rung_lambda, state.step_count, generator)
@@ -86,17 +87,22 @@ def step(
     )
 
 
-def _move(
-    state: LadderState, mover: Mover, flat: Tensor, generator: torch.Generator
-) -> tuple[Walkers, Tensor]:
-    """Every walker by its rung's number of substeps; walkers of equal effort move together."""
-    efforts = state.substeps[flat]
-    walkers, accepted = state.walkers, torch.zeros(len(flat))
+def _place(rung: Tensor) -> Tensor:
+    """Index of every walker's ladder and rung in what is kept by ladder and rung, flattened."""
+    n_ladders, n_rungs = rung.shape
+    return (torch.arange(n_ladders)[:, None] * n_rungs + rung).flatten()
+
+
+def _move(state: LadderState, mover: Mover, generator: torch.Generator) -> tuple[Walkers, Tensor]:
+    """Every walker by its place's number of substeps; walkers of equal effort move together."""
+    place = _place(state.rung)
+    efforts = state.substeps[place]
+    walkers, accepted = state.walkers, torch.zeros(len(place))
     for effort in efforts.unique().tolist():
         index = (efforts == effort).nonzero()[:, 0]
-        rung = flat[index]
-        ensemble = Canonical(state.rung_lambda[rung])
-        tuning = Tuning(state.tuning.reach[rung], state.tuning.share[rung])
+        here = place[index]
+        ensemble = Canonical(state.rung_lambda[state.rung.flatten()[index]])
+        tuning = Tuning(state.tuning.reach[here], state.tuning.share[here])
         part, share = mover.step(take_walkers(walkers, index), ensemble, tuning, effort, generator)
         walkers = put_walkers(walkers, index, part)
         accepted[index] = share

@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 from scipy.stats import t as student_t
 
-_COMPRESSED = 4000
+_COMPRESSED = 3000
 _TOLERANCE = 1e-8
+_MOST_ITERATIONS = 40  # far fewer are needed where rungs overlap; where they do not, the verdict says so
+_LEAF_TOLERANCE = 1e-5  # of leave-one-out solutions, whose differences are a thousand times larger
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ def reweight(
     denominator = np.empty(len(flat))
     offset = np.log(steps.sum()) - log_partition
     for part in np.array_split(np.arange(len(flat)), max(1, len(flat) * n_rungs // 2_000_000)):
-        denominator[part] = logsumexp(flat[part, None] * rung_lambda[None] + offset[None], axis=1)
-    centre_denominator = logsumexp(exponent + offset[None], axis=1)
+        denominator[part] = logsumexp(flat[part, None] * rung_lambda[None] + offset[None])
+    centre_denominator = logsumexp(exponent + offset[None])
     level = np.digitize(flat, edges) - 1
 
     def density(keep: np.ndarray, log_weight: np.ndarray) -> np.ndarray:
@@ -67,8 +68,9 @@ def reweight(
         kept = np.ones(len(steps), dtype=bool)
         kept[units] = False
         n_kept = steps[kept].sum()
-        solution = solve(exponent, counts[kept].sum(0), np.full(n_rungs, n_kept), free, log_partition)
-        shifted = logsumexp(exponent + (np.log(n_kept) - solution)[None], axis=1) - centre_denominator
+        each = np.full(n_rungs, n_kept)
+        solution = solve(exponent, counts[kept].sum(0), each, free, log_partition, _LEAF_TOLERANCE, 6)
+        shifted = logsumexp(exponent + (np.log(n_kept) - solution)[None]) - centre_denominator
         return solution, density(kept[unit], -(denominator + shifted[bin_of]))
 
     leaves = [without(np.array([u])) for u in range(len(steps))]
@@ -88,19 +90,32 @@ def reweight(
 
 
 def solve(
-    exponent: np.ndarray, count: np.ndarray, n_rung: np.ndarray, free: int, start: np.ndarray
+    exponent: np.ndarray,
+    count: np.ndarray,
+    n_rung: np.ndarray,
+    free: int,
+    start: np.ndarray,
+    tolerance: float = _TOLERANCE,
+    most_iterations: int = _MOST_ITERATIONS,
 ) -> np.ndarray:
-    """Free energies f_k with f_free = 0 by damped Newton steps on the convex MBAR objective.
+    """Free energies f_k with f_free = 0 by Newton's method on the convex MBAR objective.
 
     ``exponent`` ``(bin, rung)`` = lambda_k y_b, ``count`` ``(bin,)`` samples in each bin, ``n_rung`` samples drawn
-    on each rung.
+    on each rung. The longest step grows while the objective falls and shrinks when it would rise.
     """
-    log_partition = start - start[free]
     filled = count > 0
     exponent, count = exponent[filled], count[filled]
-    for _ in range(200):
+
+    def evaluate(log_partition: np.ndarray) -> tuple[float, np.ndarray]:
         score = exponent + (np.log(n_rung) - log_partition)[None]
-        probability = np.exp(score - logsumexp(score, axis=1)[:, None])
+        total = logsumexp(score)
+        score -= total[:, None]
+        return float(count @ total + n_rung @ log_partition), np.exp(score, out=score)
+
+    log_partition = start - start[free]
+    objective, probability = evaluate(log_partition)
+    longest = 5.0
+    for _ in range(most_iterations):
         weighted = probability * count[:, None]
         gradient = weighted.sum(0) - n_rung
         curvature = np.diag(weighted.sum(0)) - probability.T @ weighted
@@ -108,10 +123,22 @@ def solve(
         curvature[free, free], gradient[free] = 1.0, 0.0
         move = np.linalg.solve(curvature + 1e-10 * count.sum() * np.eye(len(start)), gradient)
         largest = np.abs(move).max()
-        log_partition = log_partition + move * min(1.0, 3.0 / max(largest, 1e-300))
-        if largest < _TOLERANCE:
+        proposed = log_partition + move * min(1.0, longest / max(largest, 1e-300))
+        new_objective, new_probability = evaluate(proposed)
+        if new_objective > objective + 1e-9 * abs(objective):
+            longest = 0.25 * min(longest, largest)
+            continue
+        log_partition, objective, probability = proposed, new_objective, new_probability
+        longest *= 3.0
+        if largest < tolerance:
             break
     return log_partition
+
+
+def logsumexp(score: np.ndarray) -> np.ndarray:
+    """ln of the sum of exp over the last axis of ``(row, column)`` finite numbers."""
+    largest = score.max(1)
+    return largest + np.log(np.exp(score - largest[:, None]).sum(1))
 
 
 def jackknife_error(estimate: np.ndarray, leaves: np.ndarray) -> np.ndarray:

@@ -47,16 +47,12 @@ class Uniform:
         """Nothing drawn yet."""
         return UniformState(np.zeros(0, np.int64), 0, 0)
 
-    def step(
-        self, state: UniformState, generator: torch.Generator
-    ) -> tuple[UniformState, dict[str, float | str]]:
+    def step(self, state: UniformState, generator: torch.Generator) -> tuple[UniformState, dict[str, float | str]]:
         """Draw and count one batch."""
         values = self.field.value(self.field.space.draw(self.batch, generator)).numpy()
         width = resolved_bin_width(self.field, self.bin_width)
         counts, first_bin = add_counts(state.counts, state.first_bin, bin_numbers(self.field, width, values))
-        return UniformState(counts, first_bin, state.evaluations + self.batch), {
-            "levels": int((counts > 0).sum())
-        }
+        return UniformState(counts, first_bin, state.evaluations + self.batch), {"levels": int((counts > 0).sum())}
 
     def estimate(self, state: UniformState) -> FlatHistogramEstimate:
         """ln(volume * share of the draws), with the wider side of Wilson's 95% interval as the error."""

@@ -49,15 +49,11 @@ class Chains:
     def __post_init__(self) -> None:
         cosines = len(self.single)
         if self.rows < 1 or self.sites < 1:
-            raise UserError(
-                "rows, sites", "at least 1 each", f"{self.rows}, {self.sites}", "for example 28, 28"
-            )
+            raise UserError("rows, sites", "at least 1 each", f"{self.rows}, {self.sites}", "for example 28, 28")
         if not 1 <= cosines < self.levels:
             raise UserError("levels", f"more than the {cosines} cosines", str(self.levels), "add levels")
         if len(self.pair) != cosines or any(len(row) != cosines for row in self.pair):
-            raise UserError(
-                "pair", f"{cosines} x {cosines} coefficients", f"{len(self.pair)} rows", "see single"
-            )
+            raise UserError("pair", f"{cosines} x {cosines} coefficients", f"{len(self.pair)} rows", "see single")
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise UserError("scale", "a finite number > 0", repr(self.scale), "give y's standard deviation")
         if not self._variance() > 0:
@@ -109,9 +105,7 @@ class Chains:
                 table=torch.from_numpy(self.cosines()), function=lambda embedded: terms(embedded).sum(1)
             ),
             terms=Terms(grid=(self.rows, self.sites), radius=1, constant=0.0, function=terms),
-            single_site=SingleSite(
-                change=_change, data=(self.site_table(), self.bond_table(), np.array([self.sites]))
-            ),
+            single_site=SingleSite(change=_change, data=(self.site_table(), self.bond_table(), np.array([self.sites]))),
         )
 
 

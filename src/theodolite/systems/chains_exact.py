@@ -143,9 +143,7 @@ def _saddle_point(row: "_Row", rows: int, target: float) -> float:
         low, high = high, 2.0 * high
     if math.isnan(row.moments(high)[0]):
         return math.nan
-    return cast(
-        float, brentq(lambda rate: rows * row.moments(rate)[0] - target, low, high, xtol=1e-6 * abs(unit))
-    )
+    return cast(float, brentq(lambda rate: rows * row.moments(rate)[0] - target, low, high, xtol=1e-6 * abs(unit)))
 
 
 class _Row:

@@ -118,9 +118,7 @@ def _transform(values: np.ndarray, root: int, prime: int) -> np.ndarray:
 def _powers(root: int, length: int, prime: int) -> np.ndarray:
     powers = np.ones(1, dtype=np.uint64)
     while len(powers) < length:
-        powers = np.concatenate(
-            [powers, powers * np.uint64(pow(root, len(powers), prime)) % np.uint64(prime)]
-        )
+        powers = np.concatenate([powers, powers * np.uint64(pow(root, len(powers), prime)) % np.uint64(prime)])
     return powers[:length]
 
 
@@ -144,9 +142,7 @@ def _prime_below(limit: int, order: int) -> int:
 
 def _root_of_unity(order: int, prime: int) -> int:
     """An element of exact multiplicative order `order`, which divides prime - 1."""
-    divisors = [
-        d for d in range(2, order + 1) if order % d == 0 and all(d % e for e in range(2, math.isqrt(d) + 1))
-    ]
+    divisors = [d for d in range(2, order + 1) if order % d == 0 and all(d % e for e in range(2, math.isqrt(d) + 1))]
     base = 2
     while True:
         root = pow(base, (prime - 1) // order, prime)

@@ -13,9 +13,7 @@ from theodolite.space import Grid
 __all__ = ["linear", "linear_logit", "linear_logit_scale", "linear_logit_weights"]
 
 
-def linear(
-    weights: np.ndarray, levels: int = 256, shape: tuple[int, ...] | None = None, scale: float = 1.0
-) -> Field:
+def linear(weights: np.ndarray, levels: int = 256, shape: tuple[int, ...] | None = None, scale: float = 1.0) -> Field:
     """The field scale * sum_i w_i x_i over a Grid of n coordinates with values 0..levels-1.
 
     Args:

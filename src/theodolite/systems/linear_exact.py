@@ -30,9 +30,7 @@ _STEEPEST = 64.0
 _LARGEST_RANGE = 20_000_000
 
 
-def linear_log_density_of_states(
-    weights: np.ndarray, levels: int, edges: np.ndarray, scale: float = 1.0
-) -> np.ndarray:
+def linear_log_density_of_states(weights: np.ndarray, levels: int, edges: np.ndarray, scale: float = 1.0) -> np.ndarray:
     """ln of the number of inputs in each bin, exact to a relative error of 1e-9 of the number.
 
     Args:
@@ -92,8 +90,7 @@ def _log_counts(steps: tuple[int, ...], levels: int) -> tuple[np.ndarray, np.nda
 
     def log_partition(tilt: float) -> float:
         return sum(
-            int(n) * _log_geometric(tilt * int(step), levels)
-            for step, n in zip(distinct, multiplicity, strict=True)
+            int(n) * _log_geometric(tilt * int(step), levels) for step, n in zip(distinct, multiplicity, strict=True)
         )
 
     occurs = _occurring(steps, levels, top)

@@ -87,9 +87,7 @@ def mnist(path: str | Path, classes: tuple[int, ...] | None = None, seed: int = 
     sets = load_data(path, Grid((1, 28, 28), 256))
     for name, (_, y) in sets.items():
         if y is None:
-            raise UserError(
-                "data", f"labels of the set {name!r} in {path}", "none", f"add an array y for {name!r}"
-            )
+            raise UserError("data", f"labels of the set {name!r} in {path}", "none", f"add an array y for {name!r}")
         if int(y.max()) > 9:
             raise UserError(
                 "data", f"labels 0..9 in the set {name!r} of {path}", str(int(y.max())), "give MNIST digits"

@@ -44,9 +44,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "learning_rate", "batch_size", "check_every"):
             if getattr(self, name) <= 0:
-                raise UserError(
-                    name, "a number above 0", repr(getattr(self, name)), f"give {name} a value above 0"
-                )
+                raise UserError(name, "a number above 0", repr(getattr(self, name)), f"give {name} a value above 0")
         if self.noise < 0:
             raise UserError(
                 "noise", "0 or more", repr(self.noise), "give the noise as a share of the range of the levels"
@@ -86,12 +84,7 @@ def outputs_of_levels(module: nn.Sequential, x: Tensor) -> Tensor:
     outputs).
     """
     stem, *rest = module.children()
-    if (
-        not isinstance(stem, nn.Conv2d)
-        or stem.kernel_size != (3, 3)
-        or stem.padding != (1, 1)
-        or stem.stride != (1, 1)
-    ):
+    if not isinstance(stem, nn.Conv2d) or stem.kernel_size != (3, 3) or stem.padding != (1, 1) or stem.stride != (1, 1):
         raise UserError(
             "module",
             "a network of the zoo, whose first layer is a 3x3 convolution of one-hot planes",
@@ -230,9 +223,7 @@ def _check_fit(module: nn.Sequential, digits: Digits) -> None:
     classes = len(digits.classes)
     if outputs != classes and not (outputs == 1 and classes == 2):
         expected = "1 or 2 outputs" if classes == 2 else f"{classes} outputs"
-        raise UserError(
-            "module", f"{expected} for {classes} classes", f"{outputs}", f"build it with outputs={classes}"
-        )
+        raise UserError("module", f"{expected} for {classes} classes", f"{outputs}", f"build it with outputs={classes}")
 
 
 # How each network of the paper is trained; the paper gives neither optimiser nor schedule.
@@ -240,9 +231,7 @@ PAPER_SETTINGS = {
     "CNN": TrainingSettings(epochs=20, stop_accuracy=PAPER_ACCURACY["CNN"]),
     "CNN-Toy": TrainingSettings(epochs=12, learning_rate=3e-3, stop_accuracy=PAPER_ACCURACY["CNN-Toy"]),
     "ResNet-18": TrainingSettings(epochs=3, stop_accuracy=PAPER_ACCURACY["ResNet-18"], check_every=40),
-    "ResNet-AUG": TrainingSettings(
-        epochs=8, noise=1.0, stop_accuracy=PAPER_ACCURACY["ResNet-AUG"], check_every=40
-    ),
+    "ResNet-AUG": TrainingSettings(epochs=8, noise=1.0, stop_accuracy=PAPER_ACCURACY["ResNet-AUG"], check_every=40),
 }
 
 
