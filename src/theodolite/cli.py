@@ -6,6 +6,7 @@ exit code 0.
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ DESCRIPTION = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (0 done, 2 wrong input, 130 interrupted)."""
+    # Threads that spin while they wait cost a factor of ten on a busy machine; read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     flags = list(sys.argv[1:] if argv is None else argv)
     if flags == ["--version"]:
         print(f"theodolite {theodolite.__version__}")

@@ -30,7 +30,7 @@ def test_it_is_one_file_under_ten_megabytes_that_names_no_other(page):
 
 def test_it_says_what_was_surveyed_and_how_sure_it_is(page):
     for words in (
-        "28 x 28 pixels of 256 levels: e⁴³⁴⁷ inputs",
+        "28 x 28 pixels of 256 levels: e^4347 inputs",
         "61,440 evaluations in 4 min 47 s",
         "theodolite demo --only density --seed 3",
         "9f2c4e7a1b6d5083e2c1f7a9d4b80c35e6a1927fd0b3c8e5a4f6172839405162",

@@ -88,7 +88,7 @@ class DemoCommand:
     only: Literal["density"] = "density"
     """The section to run."""
 
-    budget: str = "5 min"
+    budget: str = "4 min"
     """Time or evaluations of the survey, training apart."""
 
     seed: int = 0

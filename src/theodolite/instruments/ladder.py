@@ -26,8 +26,9 @@ _SWEEPS = 4  # of a temperature of the pilot, at most
 _REAL_SWEEPS = 16  # the same on real spaces, whose moves are short
 _PILOT_SHARE = 0.25  # of the budget, at most, both directions together
 _ADAPT_RATE = 0.15
-_REFINE_AT = (0.1, 0.17)  # of what the pilot left: halve intervals whose swaps are rare
-_MEASURE_AT = 0.25
+_REFINE_AT = (0.05, 0.09, 0.13, 0.17, 0.21)  # of what the pilot left: halve intervals whose swaps are rare
+_MEASURE_AT = 0.27
+_LEAST_ADAPTING = 8  # steps between two refinements, so that their swap rates mean something
 _LEAST_SWAP = 0.2
 _MOST_LADDERS = 8
 _STEPS_A_COORDINATE = 6  # more ladders than starts only where each still gets this many steps a coordinate
@@ -181,10 +182,11 @@ class LadderSampler:
         }
         if measuring:
             return state, info
+        settled = state.n_kept >= _LEAST_ADAPTING
         done = (self.meter.fraction - state.pilot_share) / max(1.0 - state.pilot_share, 1e-9)
-        if state.refined < len(_REFINE_AT) and done >= _REFINE_AT[state.refined] and state.n_kept >= 16:
+        if state.refined < len(_REFINE_AT) and done >= _REFINE_AT[state.refined] and settled:
             state = self._refine(state)
-        elif done >= _MEASURE_AT and state.n_kept >= 16:
+        elif done >= _MEASURE_AT and settled:
             ladder = replica_exchange.clear_statistics(state.ladder)  # type: ignore[arg-type]
             state = self._with_ladder(replace(state, stage="measure"), ladder)
         return state, info
@@ -201,10 +203,11 @@ class LadderSampler:
         state = replace(state, refined=state.refined + 1)
         old = ladder.rung_lambda.numpy()
         rate = (ladder.swap_probability / max(ladder.step_count, 1)).numpy()
-        rare = rate < 1.25 * _LEAST_SWAP
+        rare = rate < 1.5 * _LEAST_SWAP
         room = _MOST_RUNGS - len(old)
         if not rare.any() or room <= 0:
-            return replace(state, ladder=replica_exchange.spread_effort(ladder, self.mover))
+            spread = replica_exchange.spread_effort(ladder, self.mover)
+            return self._with_ladder(state, replica_exchange.clear_statistics(spread))
         worst = np.argsort(rate)[: min(int(rare.sum()), room)]
         new = np.sort(np.concatenate([old, 0.5 * (old[1:] + old[:-1])[worst]]))
         nearest = torch.as_tensor(np.abs(new[:, None] - old[None]).argmin(1))

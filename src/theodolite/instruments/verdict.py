@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import chi2 as chi2_distribution
 
 from theodolite.sampling import diagnostics, reweighting
 
@@ -20,6 +21,7 @@ DRIFT = 2.0
 LEAST_ACCEPTANCE = 0.3
 ENOUGH_SAMPLES = 200
 INTEGRATION = 3.0
+_FALSE_ALARM = 1e-5  # probability that ladders in equilibrium exceed the limit on agreement at one rung
 _NEIGHBOURS = 16  # rungs judged together where one alone scatters too widely
 
 
@@ -116,7 +118,7 @@ def _agreement(evidence: Evidence) -> tuple[Check, Check]:
     # one rung's chi2 has n_ladders - 1 degrees of freedom and scatters widely: judge runs of neighbours
     width = max(1, round(_NEIGHBOURS / (n_ladders - 1)))
     smooth = _window_mean(chi2, width)
-    inside = np.convolve(np.ones(len(chi2)), np.ones(min(width, len(chi2))), mode="same")
+    degrees = (n_ladders - 1) * np.convolve(np.ones(len(chi2)), np.ones(min(width, len(chi2))), mode="same")
     # the range of several means grows with their number even when they agree: allow their own scatter
     error = diagnostics.mean_error(evidence.value)
     apart = np.abs(evidence.value.mean(1) - evidence.value.mean((0, 1))) - 3 * error
@@ -129,7 +131,7 @@ def _agreement(evidence: Evidence) -> tuple[Check, Check]:
             f"< {CHI2}",
             "chi2 per degree of freedom of the rungs' mean outputs between ladders from different starts (mean shown; "
             "runs of neighbouring rungs are judged, within their scatter)",
-            smooth < np.maximum(CHI2, 1 + 4 * np.sqrt(2 / (inside * (n_ladders - 1)))),
+            smooth < np.maximum(CHI2, chi2_distribution.isf(_FALSE_ALARM, degrees) / degrees),
         ),
         Check(
             "starts agree within the spread",

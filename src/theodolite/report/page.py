@@ -100,9 +100,6 @@ def _embedded(value: Any) -> Markup:
 
 def _facts(attrs: dict[Any, Any], sections: list[dict[str, Any]]) -> list[tuple[str, str]]:
     rows = [(head, str(attrs[name])) for head, name in _FACTS if str(attrs.get(name, ""))]
-    volume = sections[0]["ceiling"]
-    if volume:
-        rows = [(head, f"{text}: {volume} inputs" if head == "space" else text) for head, text in rows]
     sets = [f"{row['name']} ({row['count']})" for row in sections[0]["sets"]]
     if len(sets) > 6:
         rows.insert(2, ("data sets", f"{len(sets)}, listed below"))
