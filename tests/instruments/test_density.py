@@ -11,6 +11,8 @@ import theodolite as th
 from theodolite import systems
 from theodolite.errors import UserError
 from theodolite.result import open_survey
+from theodolite.systems.chains import rough_settings, smooth_settings
+from theodolite.systems.chains_exact import exact_log_density_of_states
 
 
 def exact_table(field, edges: np.ndarray) -> np.ndarray:
@@ -76,6 +78,29 @@ def test_a_latent_space_gives_probabilities_far_beyond_what_draws_see():
     deviation, error = errors(survey, exact)
     assert (np.abs(deviation) < 4 * error + 0.02).all()
     assert survey.log_density_of_states.min() < -15
+
+
+def test_smooth_chains_are_within_their_errors_of_the_transfer_matrix():
+    settings = smooth_settings(rows=4, sites=6, levels=32)
+    survey = th.Density(
+        seed=5, method="ladder", budget="25000 evaluations", low=-25.0, high=25.0, level_width=5.0
+    ).measure(settings.field(), progress=False)
+    exact = exact_log_density_of_states(settings, survey.level_edges.values)
+    deviation, error = errors(survey, exact)
+    assert (np.abs(deviation) < 4 * error + 0.02).all() and np.median(error) < 0.5
+
+
+def test_rough_chains_that_freeze_are_called_not_converged():
+    """Rows turn as a whole into a phase that nothing leads to: noise and zeros starts freeze apart."""
+    settings = rough_settings(rows=4, sites=20)
+    survey = th.Density(seed=0, method="ladder", budget="6000 evaluations", starts=("noise", "zeros")).measure(
+        settings.field(), progress=False
+    )
+    assert str(survey.verdict.values) == "not converged"
+    exact = exact_log_density_of_states(settings, survey.level_edges.values)
+    found, trusted = survey.log_density_of_states.values, survey.level_converged.values
+    wrong = np.isfinite(found) & np.isfinite(exact) & (np.abs(found - exact) > 5 * survey.log_density_error.values + 5)
+    assert not (wrong & trusted).any()
 
 
 def small_network() -> th.Network:

@@ -203,7 +203,7 @@ class LadderSampler:
         state = replace(state, refined=state.refined + 1)
         old = ladder.rung_lambda.numpy()
         rate = (ladder.swap_probability / max(ladder.step_count, 1)).numpy()
-        rare = rate < 1.5 * _LEAST_SWAP
+        rare = rate < _LEAST_SWAP
         room = _MOST_RUNGS - len(old)
         if not rare.any() or room <= 0:
             spread = replica_exchange.spread_effort(ladder, self.mover)

@@ -20,7 +20,7 @@ from theodolite.space import DiscreteSpace
 
 MANY_LADDERS = 8  # from here on ladders alone are the independent units
 _BLOCKS = 8  # of each ladder, where there are few
-CALIBRATION = 1.6  # few ladders: benchmarks/error_calibration.py
+CALIBRATION = 1.3  # few ladders: benchmarks/error_calibration.py
 _LEAST_SAMPLES = 10  # a level with fewer, or missed by most ladders, counts as not reached
 _MISSING = 4.0  # nats below the estimate at which a leaf without samples is put
 N_REPRESENTATIVES = 24
@@ -43,7 +43,7 @@ def standard_error(estimate: Reweighted) -> np.ndarray:
     leaves = np.maximum(estimate.leaf_log_density.reshape(n_ladders * n_blocks, -1), floor)
     within = reweighting.jackknife_error(estimate.log_density, leaves)
     if n_ladders >= MANY_LADDERS:
-        share = 1.0 - np.exp(np.minimum(leaves - floor - _MISSING, 0.0))
+        share = estimate.ladder_share
         effective = share.sum(0) ** 2 / np.maximum((share**2).sum(0), 1e-300)
         degrees = np.clip(effective - 1.0, 1.0, n_ladders - 1.0)
         factor = np.array([reweighting.student_factor(d) for d in degrees])

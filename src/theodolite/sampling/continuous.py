@@ -46,6 +46,7 @@ class RandomWalkMover:
     """A Gaussian step of all coordinates; ``reach`` is its standard deviation in input units."""
 
     field: Field
+    wanted_renewal: float = 0.1
 
     def initial_tuning(self, n: int) -> Tuning:
         return Tuning(torch.full((n,), 0.1 * _scale(self.field)), torch.ones(n))
@@ -90,6 +91,7 @@ class LangevinMover:
     """
 
     field: Field
+    wanted_renewal: float = 0.1
 
     def initial_tuning(self, n: int) -> Tuning:
         return Tuning(torch.full((n,), 0.1 * _scale(self.field)), torch.ones(n))

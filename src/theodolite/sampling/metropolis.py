@@ -50,7 +50,11 @@ class Tuning:
 
 
 class Mover(Protocol):
-    """A proposal with its Metropolis step. ``substeps``: steps between two refreshments of the proposal's frame."""
+    """A proposal with its Metropolis step. ``substeps``: steps between two refreshments of the proposal's frame;
+    ``wanted_renewal``: the share of a point that the substeps between two swaps should renew together."""
+
+    @property
+    def wanted_renewal(self) -> float: ...
 
     def start(self, point: Tensor) -> Walkers: ...
 
@@ -95,6 +99,11 @@ class TileMover:
     """
 
     field: Field
+
+    @property
+    def wanted_renewal(self) -> float:
+        # a frame of tiles costs an evaluation of its own, so that several steps share it
+        return 0.3 if self.field.terms is not None else 0.1
 
     @property
     def _grid(self) -> tuple[int, int]:
@@ -220,6 +229,7 @@ class RandomMaskMover:
     """Gradient-free: a random few coordinates, each to another level, one decision."""
 
     field: Field
+    wanted_renewal: float = 0.3
 
     def initial_tuning(self, n: int) -> Tuning:
         return Tuning(torch.ones(n), torch.full((n,), 0.2))

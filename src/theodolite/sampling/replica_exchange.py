@@ -17,7 +17,6 @@ from theodolite.sampling.ensembles import Canonical
 from theodolite.sampling.metropolis import Mover, Tuning, Walkers, put_walkers, take_walkers
 
 SPACING = 1.2  # of the outputs' standard deviation, between the means of neighbouring rungs
-_RENEWED = 0.3  # the share of a point that a rung's substeps should renew together
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def spread_effort(state: LadderState, mover: Mover) -> LadderState:
     """More substeps for rungs whose steps renew little of a point: 1, 2, 4 or 8."""
     accepted = (state.accepted / max(state.step_count, 1)).float()
     renewal = mover.renewal(state.tuning, accepted).clamp(min=1e-9)
-    effort = 2 ** torch.log2(_RENEWED / renewal).ceil().clamp(0, 3)
+    effort = 2 ** torch.log2(mover.wanted_renewal / renewal).ceil().clamp(0, 3)
     return replace(state, substeps=effort.long())
 
 

@@ -23,7 +23,8 @@ class Reweighted:
     """``log_partition`` ``(rung,)`` relative to the free rung; ``log_density`` ``(level,)``: ln of the number of
     inputs in the bin; ``sample_log_weight`` ``(ladder, step, rung)``: ln of each sample's share of all inputs;
     ``leaf_log_density`` ``(ladder, block, level)`` and ``leaf_log_partition`` ``(ladder, block, rung)``: the same
-    without one block of one ladder."""
+    without one block of one ladder; ``ladder_log_density`` ``(ladder, level)``: from one ladder alone;
+    ``ladder_share`` ``(ladder, level)``: each ladder's part of a level's weight, adding up to 1."""
 
     log_partition: np.ndarray
     log_density: np.ndarray
@@ -31,6 +32,7 @@ class Reweighted:
     leaf_log_density: np.ndarray
     leaf_log_partition: np.ndarray
     ladder_log_density: np.ndarray
+    ladder_share: np.ndarray
 
 
 def reweight(
@@ -79,13 +81,17 @@ def reweight(
     for ladder in range(n_ladders):
         others = np.array([u for u in range(len(steps)) if u // n_blocks != ladder], dtype=np.int64)
         ladders.append(without(others)[1])
+    whole = density(np.ones(len(flat), dtype=bool), -denominator)
+    ladder_of = unit // n_blocks
+    parts = np.array([density(ladder_of == ladder, -denominator) for ladder in range(n_ladders)])
     return Reweighted(
         log_partition,
-        density(np.ones(len(flat), dtype=bool), -denominator),
+        whole,
         -denominator.reshape(value.shape),
         np.array([leaf[1] for leaf in leaves]).reshape(shape),
         np.array([leaf[0] for leaf in leaves]).reshape(shape),
         np.array(ladders),
+        np.exp(parts - np.where(np.isfinite(whole), whole, 0.0)),
     )
 
 
