@@ -202,7 +202,8 @@ class LadderSampler:
             raise RuntimeError("the ladder has not been placed")
         state = replace(state, refined=state.refined + 1)
         old = ladder.rung_lambda.numpy()
-        rate = (ladder.swap_probability / max(ladder.step_count, 1)).numpy()
+        # the rarest of any ladder: a sharp transition sits at another rung in each while they are on their way
+        rate = (ladder.swap_probability / max(ladder.step_count, 1)).amin(0).numpy()
         rare = rate < _LEAST_SWAP
         room = _MOST_RUNGS - len(old)
         if not rare.any() or room <= 0:

@@ -89,7 +89,7 @@ def findings(
     by_place = (len(value), len(rung_lambda))
     acceptance = (ladder.accepted / ladder.step_count).reshape(by_place).numpy()
     small = sampler.mover.small(ladder.tuning).reshape(by_place).numpy()
-    swap_rate = (ladder.swap_probability / ladder.step_count).numpy()
+    swap_rate = (ladder.swap_probability / ladder.step_count).mean(0).numpy()
     n_units = found.leaf_log_partition.shape[0] * found.leaf_log_partition.shape[1]
     partition_error = reweighting.jackknife_error(found.log_partition, found.leaf_log_partition.reshape(n_units, -1))
     judged = verdict.judge(

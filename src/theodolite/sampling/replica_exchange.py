@@ -23,8 +23,8 @@ SPACING = 1.2  # of the outputs' standard deviation, between the means of neighb
 class LadderState:
     """``rung`` ``(ladder, walker)``: the rung each walker is on; ``walkers`` are flattened ladder by ladder;
     ``tuning``, ``substeps`` and ``accepted`` are by ladder and rung, flattened: a ladder still on its way needs other
-    moves than one that has arrived. ``swap_probability`` ``(rung - 1,)`` and ``accepted`` are sums over
-    ``step_count`` steps; ``direction``: +1 last seen on the top rung, -1 on the free one."""
+    moves than one that has arrived. ``swap_probability`` ``(ladder, rung - 1)`` and ``accepted`` are sums
+    over ``step_count`` steps; ``direction``: +1 last seen on the top rung, -1 on the free one."""
 
     rung_lambda: Tensor
     rung: Tensor
@@ -50,7 +50,7 @@ def init(mover: Mover, rung_lambda: Tensor, point: Tensor, tuning: Tuning) -> La
         mover.start(point.flatten(0, 1)),
         tuning,
         torch.full((n_ladders * n_rungs,), 2),
-        torch.zeros(n_rungs - 1, dtype=torch.float64),
+        torch.zeros(n_ladders, n_rungs - 1, dtype=torch.float64),
         torch.zeros(n_ladders * n_rungs, dtype=torch.float64),
         0,
         torch.zeros(n_ladders, n_rungs, dtype=torch.int64),
@@ -156,10 +156,10 @@ def place_rungs(rung_lambda: np.ndarray, deviation: np.ndarray, spacing: float =
 def _swap(
     rung: Tensor, value: Tensor, rung_lambda: Tensor, step_count: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Even then odd neighbours; returns the rungs and the swap probabilities ``(rung - 1,)``, mean over ladders."""
+    """Even then odd neighbours; returns the rungs and the swap probabilities ``(ladder, rung - 1)``."""
     n_ladders, n_rungs = rung.shape
     rung = rung.clone()
-    probability = torch.zeros(n_rungs - 1, dtype=torch.float64)
+    probability = torch.zeros(n_ladders, n_rungs - 1, dtype=torch.float64)
     rows = torch.arange(n_ladders)[:, None]
     for parity in (step_count % 2, 1 - step_count % 2):
         lower = torch.arange(parity, n_rungs - 1, 2)
@@ -168,7 +168,7 @@ def _swap(
         walker_on = rung.argsort(1)
         left, right = walker_on[:, lower], walker_on[:, lower + 1]
         gain = (rung_lambda[lower] - rung_lambda[lower + 1]) * (value[rows, right] - value[rows, left])
-        probability[lower] = gain.exp().clamp(max=1.0).mean(0)
+        probability[:, lower] = gain.exp().clamp(max=1.0)
         accept = torch.rand(gain.shape, generator=generator, dtype=torch.float64).log() < gain
         rung[rows, left] = torch.where(accept, lower + 1, lower)
         rung[rows, right] = torch.where(accept, lower, lower + 1)
