@@ -27,6 +27,7 @@ _REAL_SWEEPS = 16  # the same on real spaces, whose moves are short
 _PILOT_SHARE = 0.25  # of the budget, at most, both directions together
 _ADAPT_RATE = 0.15
 _REFINE_AT = (0.05, 0.09, 0.13, 0.17, 0.21)  # of what the pilot left: halve intervals whose swaps are rare
+_MOST_GROWTH = 0.05  # of the rungs may be added at one refinement, where swaps are rarest: few steps tell little
 _MEASURE_AT = 0.27
 _LEAST_ADAPTING = 8  # steps between two refinements, so that their swap rates mean something
 _LEAST_SWAP = 0.2
@@ -205,7 +206,7 @@ class LadderSampler:
         # the rarest of any ladder: a sharp transition sits at another rung in each while they are on their way
         rate = (ladder.swap_probability / max(ladder.step_count, 1)).amin(0).numpy()
         rare = rate < _LEAST_SWAP
-        room = _MOST_RUNGS - len(old)
+        room = min(_MOST_RUNGS - len(old), max(1, int(_MOST_GROWTH * len(old))))
         if not rare.any() or room <= 0:
             spread = replica_exchange.spread_effort(ladder, self.mover)
             return self._with_ladder(state, replica_exchange.clear_statistics(spread))
