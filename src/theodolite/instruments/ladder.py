@@ -185,11 +185,12 @@ class LadderSampler:
             return state, info
         settled = state.n_kept >= _LEAST_ADAPTING
         done = (self.meter.fraction - state.pilot_share) / max(1.0 - state.pilot_share, 1e-9)
-        if state.refined < len(_REFINE_AT) and done >= _REFINE_AT[state.refined] and settled:
-            state = self._refine(state)
-        elif done >= _MEASURE_AT and settled:
-            ladder = replica_exchange.clear_statistics(state.ladder)  # type: ignore[arg-type]
-            state = self._with_ladder(replace(state, stage="measure"), ladder)
+        if done >= _MEASURE_AT and settled:
+            ladder = replica_exchange.clear_statistics(ladder)
+            return self._with_ladder(replace(state, stage="measure"), ladder), info
+        passed = sum(mark <= done for mark in _REFINE_AT)
+        if passed > state.refined and settled:
+            state = self._refine(replace(state, refined=passed))
         return state, info
 
     def _refine(self, state: LadderSurvey) -> LadderSurvey:
@@ -201,7 +202,6 @@ class LadderSampler:
         ladder = state.ladder
         if ladder is None:
             raise RuntimeError("the ladder has not been placed")
-        state = replace(state, refined=state.refined + 1)
         old = ladder.rung_lambda.numpy()
         # the rarest of any ladder: a sharp transition sits at another rung in each while they are on their way
         rate = (ladder.swap_probability / max(ladder.step_count, 1)).amin(0).numpy()
