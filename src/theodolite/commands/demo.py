@@ -23,6 +23,7 @@ def run(settings: DemoCommand, line: str) -> None:
             observable="logit:1",
             budget=settings.budget,
             seed=settings.seed,
+            low=settings.low,
             out=settings.out,
             overwrite=settings.overwrite,
         ),

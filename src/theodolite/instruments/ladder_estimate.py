@@ -101,6 +101,7 @@ def findings(
             small,
             found.log_partition,
             partition_error,
+            0.5 * (edges[1:] + edges[:-1]),
             found.log_density,
             error,
             field.space.log_volume,

@@ -49,7 +49,7 @@ class Verdict:
 @dataclass(frozen=True)
 class Evidence:
     """What a frozen ladder measured: ``value`` ``(ladder, step, rung)``, ``swap_rate`` ``(rung - 1,)``,
-    ``acceptance`` and ``small`` (proposal at its least size) ``(ladder, rung)``, the estimate and its errors."""
+    ``acceptance`` and ``small`` (proposal at its least size) ``(ladder, rung)``, the estimate and its errors at the centres ``level``."""
 
     value: np.ndarray
     rung_lambda: np.ndarray
@@ -58,6 +58,7 @@ class Evidence:
     small: np.ndarray
     log_partition: np.ndarray
     log_partition_error: np.ndarray
+    level: np.ndarray
     log_density: np.ndarray
     log_density_error: np.ndarray
     log_volume: float
@@ -220,19 +221,25 @@ def _integration(evidence: Evidence) -> Check:
 
 
 def _counting(evidence: Evidence) -> Check:
-    """No level may hold more inputs than there are, and none fewer than one (discrete spaces)."""
+    """No level may hold more inputs than there are, and none fewer than one (discrete spaces); a level that does
+    takes with it every rung from there outwards."""
     finite = np.isfinite(evidence.log_density)
     slack = 3 * evidence.log_density_error[finite] + 1e-6
-    density = evidence.log_density[finite]
+    density, level = evidence.log_density[finite], evidence.level[finite]
     over = density - evidence.log_volume - slack
     under = -density - slack if evidence.discrete else np.full_like(density, -np.inf)
-    excess = float(np.maximum(over, under).max()) if len(density) else np.nan
+    excess = np.maximum(over, under)
+    mean = evidence.value.mean((0, 1))
+    free = mean[int(np.flatnonzero(evidence.rung_lambda == 0)[0])]
+    impossible = level[excess > 0]
+    highest = impossible[impossible >= free].min(initial=np.inf)
+    lowest = impossible[impossible <= free].max(initial=-np.inf)
     return Check(
         "counts are possible",
-        excess,
+        float(excess.max()) if len(excess) else np.nan,
         "<= 0 nats",
         "nats by which a level exceeds the number of all inputs, or falls below a single input, beyond 3 errors",
-        np.full(len(evidence.rung_lambda), bool(excess <= 0)),
+        (mean < highest) & (mean > lowest),
     )
 
 
