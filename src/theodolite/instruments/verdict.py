@@ -49,7 +49,8 @@ class Verdict:
 @dataclass(frozen=True)
 class Evidence:
     """What a frozen ladder measured: ``value`` ``(ladder, step, rung)``, ``swap_rate`` ``(rung - 1,)``,
-    ``acceptance`` and ``small`` (proposal at its least size) ``(ladder, rung)``, the estimate and its errors at the centres ``level``."""
+    ``acceptance`` and ``small`` (proposal at its least size) ``(ladder, rung)``, the estimate and its errors
+    at the centres ``level``."""
 
     value: np.ndarray
     rung_lambda: np.ndarray
