@@ -235,12 +235,16 @@ def _counting(evidence: Evidence) -> Check:
     impossible = level[excess > 0]
     highest = impossible[impossible >= free].min(initial=np.inf)
     lowest = impossible[impossible <= free].max(initial=-np.inf)
+    passed = (mean < highest) & (mean > lowest)
+    # a level beyond every rung's mean was reached from the outermost one
+    passed[mean.argmax()] &= not np.isfinite(highest)
+    passed[mean.argmin()] &= not np.isfinite(lowest)
     return Check(
         "counts are possible",
         float(excess.max()) if len(excess) else np.nan,
         "<= 0 nats",
         "nats by which a level exceeds the number of all inputs, or falls below a single input, beyond 3 errors",
-        (mean < highest) & (mean > lowest),
+        passed,
     )
 
 
