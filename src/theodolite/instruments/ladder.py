@@ -1,7 +1,7 @@
 """The ladder survey as one state machine: pilot both ways, place rungs, adapt, freeze, measure.
 
-Ladders start from different kinds of inputs (noise, zeros, data), share rungs and tuning and nothing else, so that
-their disagreement is evidence. Only samples drawn after everything was frozen are kept. Method: docs/methods.md.
+Ladders start from different kinds of inputs (noise, zeros, data) and share their rungs and nothing else, so that their
+disagreement is evidence. Only samples drawn after everything was frozen are kept. Method: docs/methods.md.
 """
 
 from __future__ import annotations
