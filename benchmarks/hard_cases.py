@@ -6,6 +6,7 @@ python benchmarks/hard_cases.py linear|smooth|rough [--budget "60 s"] [--seed 0]
 import argparse
 
 import numpy as np
+from verdict_text import print_verdict
 
 from theodolite.instruments.density import Density
 from theodolite.systems.chains import rough_settings, smooth_settings
@@ -43,12 +44,7 @@ def main() -> None:
     known = np.isfinite(found) & np.isfinite(exact)
     deviation, claimed = (found - exact)[known], claimed[known]
     trusted = survey.level_converged.values[known]
-    print(str(survey.verdict_sentence.values))
-    for name, value, limit, passed in zip(
-        survey.check_name.values, survey.check_value.values, survey.check_limit.values, survey.check_passed.values,
-        strict=True,
-    ):  # fmt: skip
-        print(f"  {name}: {value:.3g} (limit {limit}) {'passed' if passed == 1 else 'failed' if passed == 0 else '-'}")
+    print_verdict(survey)
     print(
         f"{survey.attrs['evaluations']} evaluations, {survey.attrs['seconds']:.0f} s; {known.sum()} levels, range of S "
         f"{np.ptp(found[known]):.0f} nats, largest standard error {claimed.max():.2f}, largest deviation "

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from verdict_text import print_verdict
 
 from theodolite.embedding import OneHot
 from theodolite.instruments.density import Density
@@ -33,12 +34,7 @@ def main() -> None:
     survey = Density(seed=arguments.seed, budget=arguments.budget, level_width=1.0, target_error=0.5).measure(
         field, data
     )
-    print(str(survey.verdict_sentence.values))
-    for name, value, limit, passed in zip(
-        survey.check_name.values, survey.check_value.values, survey.check_limit.values, survey.check_passed.values,
-        strict=True,
-    ):  # fmt: skip
-        print(f"  {name}: {value:.3g} (limit {limit}) {'passed' if passed == 1 else 'failed' if passed == 0 else '-'}")
+    print_verdict(survey)
     density, error = survey.log_density_of_states.values, survey.log_density_error.values
     share = density - survey.attrs["log_volume"]
     known = np.flatnonzero(np.isfinite(share))

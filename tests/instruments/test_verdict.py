@@ -22,7 +22,6 @@ def evidence(value: np.ndarray, **changes) -> verdict.Evidence:
         "log_density": np.linspace(1.0, 50.0, 20),
         "log_density_error": np.full(20, 0.1),
         "log_volume": 60.0,
-        "target_error": 1.0,
         "discrete": True,
     }
     return verdict.Evidence(**{**settings, **changes})

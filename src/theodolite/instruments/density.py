@@ -152,7 +152,7 @@ class Density:
             resume=saved,
         )
         analysis = torch.Generator().manual_seed(self.seed)
-        found = ladder_estimate.findings(sampler, outcome.state, outputs, self.level_width, self.target_error, analysis)
+        found = ladder_estimate.findings(sampler, outcome.state, outputs, self.level_width, analysis)
         return found, outcome
 
     def _flat(

@@ -15,6 +15,8 @@ from theodolite.instruments import levels
 from theodolite.instruments.verdict import Check
 from theodolite.result import validate
 
+N_REPRESENTATIVES = 24  # inputs kept of every level
+
 
 @dataclass(frozen=True)
 class Findings:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from theodolite.field import Field
-from theodolite.instruments.findings import Findings, choose_representatives
+from theodolite.instruments.findings import N_REPRESENTATIVES, Findings, choose_representatives
 from theodolite.instruments.ladder import as_points, as_sampled
 from theodolite.instruments.verdict import Check
 from theodolite.sampling.enumerate import Enumeration
@@ -24,7 +24,6 @@ from theodolite.sampling.multicanonical import FlatHistogramEstimate
 from theodolite.sampling.uniform import Uniform
 from theodolite.sampling.wang_landau import WangLandau
 
-N_REPRESENTATIVES = 24
 _CANDIDATES = 20_000
 _PAPER = (
     "Liu, You, Li, Shang (2023). Gradient-based Wang-Landau Algorithm: A Novel Sampler for Output Distribution of "

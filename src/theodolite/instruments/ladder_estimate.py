@@ -11,7 +11,7 @@ import torch
 
 from theodolite.field import Field
 from theodolite.instruments import levels, verdict
-from theodolite.instruments.findings import Findings, choose_representatives
+from theodolite.instruments.findings import N_REPRESENTATIVES, Findings, choose_representatives
 from theodolite.instruments.ladder import LadderSampler, LadderSurvey, as_points, enough, kept_values
 from theodolite.instruments.verdict import Verdict
 from theodolite.sampling import diagnostics, reweighting
@@ -23,7 +23,6 @@ _BLOCKS = 8  # of each ladder, where there are few
 CALIBRATION = 1.3  # few ladders: benchmarks/error_calibration.py
 _LEAST_SAMPLES = 10  # a level with fewer, or missed by most ladders, counts as not reached
 _MISSING = 4.0  # nats below the estimate at which a leaf without samples is put
-N_REPRESENTATIVES = 24
 _LOOKS = (0.5, 0.75)  # shares of the budget at which the stop rule looks
 _CITATIONS = (
     "Liu, You, Li, Shang (2023). Gradient-based Wang-Landau Algorithm: A Novel Sampler for Output Distribution of "
@@ -75,7 +74,6 @@ def findings(
     state: LadderSurvey,
     outputs: dict[str, np.ndarray],
     level_width: float | None,
-    target_error: float,
     generator: torch.Generator,
 ) -> Findings:
     """Everything the dataset needs. ``outputs`` of the data extend the levels so that no data point falls off."""
@@ -105,7 +103,6 @@ def findings(
             found.log_density,
             error,
             field.space.log_volume,
-            target_error,
             isinstance(field.space, DiscreteSpace),
         )
     )
@@ -159,7 +156,7 @@ class StopRule:
             return None
         self._looked = sum(mark <= self._sampler.meter.fraction for mark in _LOOKS)
         scratch = torch.Generator().manual_seed(0)
-        found = findings(self._sampler, state, {}, self._level_width, self._target_error, scratch)
+        found = findings(self._sampler, state, {}, self._level_width, scratch)
         error = found.error[np.isfinite(found.error)]
         if found.word == "converged" and len(error) and error.max() <= self._target_error:
             return f"Every check holds and every error is at most {self._target_error:g} nats."

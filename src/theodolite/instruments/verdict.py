@@ -63,7 +63,6 @@ class Evidence:
     log_density: np.ndarray
     log_density_error: np.ndarray
     log_volume: float
-    target_error: float
     discrete: bool
 
 
