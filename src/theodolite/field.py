@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -72,6 +73,24 @@ class SingleSite:
     data: tuple[Any, ...]
 
 
+@dataclass(frozen=True)
+class FlipCosts:
+    """Spins with pair couplings: E(s) = constant - 1/2 s.J s - h.s, so that every single flip has an exact cost.
+
+    ``couplings`` J is ``(n, n)`` float64, symmetric with a zero diagonal; ``external`` h is ``(n,)`` float64. The
+    local field of spin i is L_i = sum_k J_ik s_k + h_i, and flipping it costs 2 s_i L_i.
+    """
+
+    couplings: np.ndarray
+    external: np.ndarray
+    constant: float = 0.0
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether E(s) = E(-s) exactly."""
+        return not self.external.any()
+
+
 @final
 class Field:
     """A scalar field: ``function`` maps points ``(batch, *space.shape)`` to ``(batch,)``.
@@ -92,6 +111,7 @@ class Field:
         level_differences: LevelDifferences | None = None,
         terms: Terms | None = None,
         single_site: SingleSite | None = None,
+        flip_costs: FlipCosts | None = None,
         table: Tensor | None = None,
         model_hash: str = "",
         model_name: str = "",
@@ -105,6 +125,7 @@ class Field:
         self.level_differences = level_differences
         self.terms = terms
         self.single_site = single_site
+        self.flip_costs = flip_costs
         self.table = table
         self.model_hash = model_hash
         self.model_name = model_name or name

@@ -27,7 +27,7 @@ import zarr
 from theodolite.errors import UserError
 
 STORE = "survey.zarr"
-VERDICTS = ("exact", "converged", "not converged")
+VERDICTS = ("exact", "bracketed", "converged", "not converged")
 CHECK_RESULTS = {1: "yes", 0: "no", -1: "not tested"}
 
 
@@ -47,7 +47,11 @@ def _density(name: str, dims: str, unit: str, meaning: str, required: bool = Fal
     return Variable("density", name, tuple(dims.split()), unit, meaning, required)
 
 
-SCHEMA: tuple[Variable, ...] = (
+def _landscape(name: str, dims: str, unit: str, meaning: str, required: bool = False) -> Variable:
+    return Variable("landscape", name, tuple(dims.split()), unit, meaning, required)
+
+
+_DENSITY = (
     _density("level", "level", "observable", "centre of the bin", True),
     _density("level_edges", "level_edge", "observable", "edges of the bins", True),
     _density(
@@ -106,8 +110,75 @@ SCHEMA: tuple[Variable, ...] = (
     _density("verdict_sentence", "", "-", "the verdict in words, naming what failed and where", True),
 )
 
+_LANDSCAPE = (
+    _landscape(
+        "minimum_point", "minimum point_*", "space", "the lowest known state of each basin, rising in energy", True
+    ),
+    _landscape("energy", "minimum", "observable", "its energy", True),
+    _landscape("member_count", "minimum", "-", "minima (or states, where exact) sorted into the basin"),
+    _landscape("minimum_label", "minimum", "-", "the class or name the field's network gives it, where it gives one"),
+    _landscape(
+        "barrier_upper_bound",
+        "minimum other_minimum",
+        "observable",
+        "highest energy of the best path known; the minimum's own energy on the diagonal; inf: no path known",
+        True,
+    ),
+    _landscape(
+        "barrier_lower_bound",
+        "minimum other_minimum",
+        "observable",
+        "energy that every path is proven to reach; equal to the upper bound where the barrier is exact",
+        True,
+    ),
+    _landscape(
+        "disconnectivity",
+        "merge merge_part",
+        "-",
+        "the tree: at each merge its two children (minimum k, or number of minima + merge), upper and lower bound "
+        "of its energy, and number of minima below it; merges rise in energy",
+        True,
+    ),
+    _landscape("merge_part", "merge_part", "-", '"first", "second", "upper_bound", "lower_bound", "size"', True),
+    _landscape("path_minimum", "path path_end", "-", "the two minima a path joins; the paths span the tree"),
+    _landscape("path_length", "path", "-", "number of its points"),
+    _landscape("path_point", "path path_step point_*", "space", "the points of each path, padded with the last one"),
+    _landscape("path_energy", "path path_step", "observable", "the energies along it; NaN where padded"),
+    _landscape("member_point", "member point_*", "space", "minima found on the way, some of each basin"),
+    _landscape("member_energy", "member", "observable", "their energies"),
+    _landscape("basin", "member", "-", "the minimum whose basin a member belongs to"),
+    _landscape("member_label", "member", "-", "the class or name the field's network gives it"),
+    _landscape("member_embedding", "member axis", "-", "the members in the plane, by t-SNE"),
+    _landscape("member_latent", "member axis", "latent", "first two latent coordinates a member was proposed from"),
+    _landscape("discovered", "proposal", "-", "number of basins (or minima) known after each proposal"),
+    _landscape("basins_before_consolidation", "", "-", "basins at the end of the burn-in or mapping"),
+    _landscape("basins_after_consolidation", "", "-", "basins left after trials between all representatives"),
+    _landscape("leakage", "", "-", "share of proposals that reached more than one basin; 0 is ideal"),
+    _landscape("tune_temperature", "tune_temperature", "observable", "temperatures tried"),
+    _landscape("tune_energy", "tune_temperature tune_step", "observable", "energy along unmagnetised chains, mean"),
+    _landscape("tune_alpha", "tune_alpha", "1/distance", "magnetisations tried"),
+    _landscape("tune_basins", "tune_alpha", "-", "basins found in a short mapping at each magnetisation"),
+    _landscape("phase_temperature", "phase_temperature", "observable", "temperatures of the phase diagram"),
+    _landscape(
+        "phase_alpha",
+        "phase_role phase_temperature",
+        "1/distance",
+        "least magnetisation that reaches the target, from each of the two minima; NaN: above the critical temperature",
+    ),
+    _landscape("phase_barrier", "phase_role phase_temperature", "observable", "lowest barrier seen on the way"),
+    _landscape("check_name", "check", "-", "a check of the verdict"),
+    _landscape("check_value", "check", "-", "what was measured"),
+    _landscape("check_limit", "check", "-", "what was asked for"),
+    _landscape("check_passed", "check", "-", "1 yes, 0 no, -1 not tested"),
+    _landscape("check_sentence", "check", "-", "the check in words"),
+    _landscape("verdict", "", "-", '"exact", "bracketed", "converged" or "not converged"', True),
+    _landscape("verdict_sentence", "", "-", "the verdict in words, naming what failed and where", True),
+)
+
+SCHEMA: tuple[Variable, ...] = _DENSITY + _LANDSCAPE
+
 ATTRIBUTES: dict[str, str] = {
-    "instrument": 'the question asked: "density"',
+    "instrument": 'the question asked: "density" or "landscape"',
     "observable": 'the number surveyed, such as "logit:1"',
     "observable_sentence": "the observable in words",
     "space": 'the input space, such as "grid:1x28x28:256"',

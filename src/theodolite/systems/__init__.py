@@ -1,6 +1,7 @@
 """Fields whose density of states is known exactly: what every sampler is tested against."""
 
 from collections.abc import Callable
+from typing import Any
 
 from theodolite.errors import UserError
 from theodolite.field import Field
@@ -16,6 +17,7 @@ from theodolite.systems.ising import ising
 from theodolite.systems.ising_exact import ising_counts, ising_log_density_of_states
 from theodolite.systems.linear import linear, linear_logit, linear_logit_scale, linear_logit_weights
 from theodolite.systems.linear_exact import linear_log_counts, linear_log_density_of_states
+from theodolite.systems.spin_glass import pair_spin_field, spin_glass
 from theodolite.systems.toy import random_table, table_field, table_log_density_of_states
 
 __all__ = [
@@ -34,12 +36,14 @@ __all__ = [
     "linear_logit",
     "linear_logit_scale",
     "linear_logit_weights",
+    "pair_spin_field",
     "parse_system",
     "random_table",
     "rough_chains",
     "rough_settings",
     "smooth_chains",
     "smooth_settings",
+    "spin_glass",
     "table_field",
     "table_log_density_of_states",
 ]
@@ -48,8 +52,8 @@ __all__ = [
 def parse_system(text: str) -> Field:
     """The field a text such as "ising:12" names.
 
-    The names: ising:SIDE, linear:SEED (a 28 x 28 linear logit), chains:smooth, chains:rough, table:SEED (12
-    bits), box:N (sum of N uniforms), latent:DIM (a slope of a Gaussian).
+    The names: ising:SIDE[:FIELD], spin_glass:N[:SEED], linear:SEED (a 28 x 28 linear logit), chains:smooth,
+    chains:rough, table:SEED (12 bits), box:N (sum of N uniforms), latent:DIM (a slope of a Gaussian).
 
     Raises:
         UserError: an unknown name, or an argument that does not fit it.
@@ -67,9 +71,23 @@ def parse_system(text: str) -> Field:
         raise UserError("system", form, repr(text), "see theodolite.systems") from None
 
 
-_FORMS = ("ising:SIDE", "linear:SEED", "chains:smooth|rough", "table:SEED", "box:N", "latent:DIM")
+def _parts(argument: str, first: Callable[[str], Any], second: Callable[[str], Any]) -> tuple[Any, ...]:
+    head, _, tail = argument.partition(":")
+    return (first(head), second(tail)) if tail else (first(head),)
+
+
+_FORMS = (
+    "ising:SIDE[:FIELD]",
+    "spin_glass:N[:SEED]",
+    "linear:SEED",
+    "chains:smooth|rough",
+    "table:SEED",
+    "box:N",
+    "latent:DIM",
+)
 _SYSTEMS: dict[str, Callable[[str], Field]] = {
-    "ising": lambda argument: ising(int(argument)),
+    "ising": lambda argument: ising(*_parts(argument, int, float)),
+    "spin_glass": lambda argument: spin_glass(*_parts(argument, int, int)),
     "linear": lambda argument: linear_logit(int(argument)),
     "chains": lambda argument: {"smooth": smooth_chains, "rough": rough_chains}[argument](),
     "table": lambda argument: random_table(int(argument)),

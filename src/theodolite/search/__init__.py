@@ -1,0 +1,1 @@
+"""How to find a point: descent, exact enumeration of basins, paths over the passes between minima."""
