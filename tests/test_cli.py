@@ -98,7 +98,7 @@ def test_help_names_every_command_and_no_command_is_help(capsys):
         main([])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    for command in ("demo", "density", "resume", "report", "export", "inspect"):
+    for command in ("demo", "density", "landscape", "resume", "report", "export", "inspect"):
         assert command in said
 
 
@@ -343,3 +343,65 @@ def test_rates_of_a_network_of_one_hot_images():
     network = Network(initialised(ToyCNN, 0), Grid((1, 5, 5), 2), OneHot(), classes=["0", "1"])
     measured = rate.measure_rate(network.logit(1))
     assert measured.value > 0 and measured.gradient is not None and measured.gradient > 0
+
+
+# -------- landscapes --------
+
+
+def test_a_landscape_is_mapped_reported_and_resumed(folder, capsys):
+    flags = ["landscape", "--system", "spin_glass:10:3", "--out", "map"]
+    assert main([*flags, "--dry-run"]) == 0
+    assert "all 1,024 states enumerated" in capsys.readouterr().out and not (folder / "map").exists()
+    assert main(flags) == 0
+    said = capsys.readouterr().out
+    assert "Exact: all 1,024 states" in said and (folder / "map" / "report.html").exists()
+    survey = open_survey(folder / "map")["landscape"].to_dataset()
+    settings = tomllib.loads((folder / "map" / "settings.toml").read_text())
+    assert settings["command"] == "landscape" and settings["system"] == "spin_glass:10:3"
+    assert main(["resume", "map"]) == 0
+    assert "has ended" in capsys.readouterr().out
+    assert open_survey(folder / "map")["landscape"].to_dataset().equals(survey)
+    refused(capsys, flags, "out")
+
+
+def test_a_network_is_mapped_and_its_minima_named(folder):
+    flags = ["landscape", "--model", "tiny_models:inked", "--space", "grid:1x2x2:2", "--observable", "logit:1"]
+    assert main([*flags, "--out", "map"]) == 0
+    survey = open_survey("map")["landscape"].to_dataset()
+    assert survey.energy.values.tolist() == [-4.0] and survey.minimum_label.values.tolist() == ["0"]
+
+
+def test_a_landscape_in_the_latent_space_of_a_generator(folder, capsys):
+    (folder / "tiny_generator.py").write_text(
+        "from torch import nn\ndef generator(): return nn.Sequential(nn.Linear(2, 4), nn.Unflatten(1, (1, 2, 2)))\n"
+    )
+    flags = ["landscape", "--model", "tiny_models:inked", "--space", "box:1x2x2:-9:9", "--observable", "logit:1"]
+    latent = [*flags, "--generator", "tiny_generator:generator", "--proposals", "8"]
+    try:
+        assert main([*latent, "--latent", "2", "--out", "map"]) == 0
+        survey = open_survey("map")["landscape"].to_dataset()
+        # a slope and a parabola have one minimum
+        assert survey.sizes["minimum"] == 1 and survey.attrs["space"] == "latent:2"
+        refused(capsys, [*latent, "--out", "other"], "latent")
+        refused(capsys, [*latent, "--latent", "3", "--out", "other"], "generator")
+        refused(capsys, [*flags, "--latent", "2", "--out", "other"], "latent")
+    finally:
+        sys.modules.pop("tiny_generator", None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "argument"),
+    [
+        (["--alpha", "-1"], "alpha"),
+        (["--temperature", "0"], "temperature"),
+        (["--method", "guess"], "method"),
+        (["--budget", "0 s"], "budget"),
+        (["--n-minima", "1"], "n_minima"),
+        (["--barriers", "magic"], "barriers"),
+        (["--system", "spin_glass:1"], "n"),
+        (["--system", "surface:flat"], "surface"),
+    ],
+)
+def test_landscapes_refuse_in_one_line_and_leave_no_trace(folder, capsys, flags, argument):
+    refused(capsys, ["landscape", "--system", "spin_glass:8", *flags], argument)
+    assert not (folder / "survey").exists()

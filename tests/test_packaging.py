@@ -14,7 +14,7 @@ import pytest
 import theodolite
 
 ROOT = Path(__file__).parents[1]
-PUBLIC = {"Grid", "Spins", "Box", "Latent", "Field", "Network", "OneHot", "Scale", "Density"}
+PUBLIC = {"Grid", "Spins", "Box", "Latent", "Field", "Network", "OneHot", "Scale", "Density", "Landscape"}
 PUBLIC |= {"UserError", "open_survey", "report", "__version__"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from theodolite.errors import UserError as UserError
     from theodolite.field import Field as Field
     from theodolite.instruments.density import Density as Density
+    from theodolite.instruments.landscape import Landscape as Landscape
     from theodolite.network import Network as Network
     from theodolite.report.page import write_report as report
     from theodolite.result import open_survey as open_survey
@@ -32,6 +33,7 @@ _HOMES = {
     "Density": "theodolite.instruments.density",
     "Field": "theodolite.field",
     "Grid": "theodolite.space",
+    "Landscape": "theodolite.instruments.landscape",
     "Latent": "theodolite.space",
     "Network": "theodolite.network",
     "OneHot": "theodolite.embedding",
@@ -46,6 +48,7 @@ __all__ = [
     "Density",
     "Field",
     "Grid",
+    "Landscape",
     "Latent",
     "Network",
     "OneHot",

@@ -22,6 +22,7 @@ from theodolite.errors import UserError
 COMMANDS = (
     Annotated[the.DemoCommand, tyro.conf.subcommand("demo")]
     | Annotated[the.DensityCommand, tyro.conf.subcommand("density")]
+    | Annotated[the.LandscapeCommand, tyro.conf.subcommand("landscape")]
     | Annotated[the.ResumeCommand, tyro.conf.subcommand("resume")]
     | Annotated[the.ReportCommand, tyro.conf.subcommand("report")]
     | Annotated[the.ExportCommand, tyro.conf.subcommand("export")]
@@ -61,10 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(chosen: the.Command, line: str) -> None:
     match chosen:
-        case the.DensityCommand():
-            from theodolite.commands import density
+        case the.DensityCommand() | the.LandscapeCommand():
+            from theodolite.commands import survey
 
-            density.run(chosen, line)
+            survey.run(chosen, line)
         case the.DemoCommand():
             from theodolite.commands import demo
 

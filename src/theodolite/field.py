@@ -201,6 +201,23 @@ class Field:
             )
         return found
 
+    def pulled_back(
+        self, space: Space, to_point: Callable[[Tensor], Tensor], extra: Callable[[Tensor], Tensor], name: str
+    ) -> Field:
+        """The field z -> value(to_point(z)) + extra(z) over ``space``: an energy seen through a generator.
+
+        ``to_point`` maps ``(batch, *space.shape)`` to points of this field's space, relaxed to reals; ``extra`` maps
+        the same to ``(batch,)``. Evaluations are counted on the new field.
+        """
+        return Field(
+            space,
+            lambda z: self._function(to_point(z)).double().reshape(len(z)) + extra(z),
+            name=name,
+            batch_size=self.batch_size,
+            model_hash=self.model_hash,
+            model_name=self.model_name,
+        )
+
     # ------------------------------------------------------------------ checks
 
     def check(self, generator: torch.Generator, n: int = 4) -> Tensor:

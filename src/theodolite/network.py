@@ -51,6 +51,10 @@ class Network:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         if any(isinstance(layer, nn.Conv2d) for layer in self.module.modules()):
             self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # A module in float64 is evaluated in float64 on real inputs: what descents to a zero gradient need.
+        floating = [p.dtype for p in self.module.parameters() if p.dtype.is_floating_point]
+        real = not isinstance(space, DiscreteSpace)
+        self._real_dtype = torch.float64 if real and floating and floating[0] == torch.float64 else torch.float32
         self.hash = model_hash(module)
         self.n_outputs = self._count_outputs()
         self.classes = [str(c) for c in classes] if classes is not None else None
@@ -70,7 +74,7 @@ class Network:
         """Outputs ``(batch, K)`` of points ``(batch, *shape)``."""
         if isinstance(self.space, DiscreteSpace) and not x.is_floating_point():
             return self._embedded_outputs(self._table[self.space.to_levels(x)])
-        return self._run(self.embedding.continuous(x.float()))
+        return self._run(self.embedding.continuous(x.to(self._real_dtype)))
 
     def predictions(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Predicted class ``(batch,)`` and its probability ``(batch,)``; K outputs are logits, one is log-odds."""
@@ -288,7 +292,7 @@ class Network:
         if isinstance(self.space, DiscreteSpace) and not x.is_floating_point():
             table = self.embedding.table(self.space)
             return self._finish(self.embedding.assemble(table[self.space.to_levels(x)], self.space))
-        return self._finish(self.embedding.continuous(x.float()))
+        return self._finish(self.embedding.continuous(x.to(self._real_dtype)))
 
     def _finish(self, model_input: Tensor) -> Tensor:
         if self.preprocess is not None:

@@ -8,14 +8,23 @@ from types import ModuleType
 import pytest
 
 
-@pytest.fixture(scope="session")
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("report_example", Path(__file__).with_name("example.py"))
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"report_{name}", Path(__file__).with_name(f"{name}.py"))
     if spec is None or spec.loader is None:
-        pytest.fail("example.py cannot be loaded")
+        pytest.fail(f"{name}.py cannot be loaded")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def example() -> ModuleType:
+    return _module("example")
+
+
+@pytest.fixture(scope="session")
+def landscapes() -> ModuleType:
+    return _module("landscape_example")
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ class Subject:
     """A field with a known answer, such as ising:12."""
 
     model: str | None = None
-    """pkg.mod:factory, a .pt2 file, a .safetensors file that names its factory, or zoo:cnn, zoo:toy
-    (trained on the spot).
+    """pkg.mod:factory, a .pt2 file, a .safetensors file that names its factory, or zoo:cnn, zoo:toy, zoo:digits
+    (trained on the spot; the last is an energy, for landscapes).
     """
 
     weights: Path | None = None
@@ -47,26 +47,14 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class DensityCommand(Subject):
-    """How many inputs give which output: ln of the number of inputs at every level of the observable."""
-
-    method: str = "auto"
-    """auto, enumerate, uniform, wang-landau, gwl, multicanonical or ladder."""
+class SurveyCommand(Subject):
+    """What every survey takes beside its subject."""
 
     budget: str = "5 min"
     """Time or evaluations: "60 s", "5 min", "2 h", "4e6 evaluations"."""
 
     seed: int = 0
     """The same seed and evaluations give the same numbers."""
-
-    level_width: float | None = None
-    """Width of a level in units of the observable; chosen from the range when left out."""
-
-    low: float | None = None
-    """Survey from this output on; found when left out."""
-
-    high: float | None = None
-    """Survey up to this output; found when left out."""
 
     out: Path = Path("survey")
     """New folder for survey.zarr, checkpoint.pt, settings.toml and report.html."""
@@ -82,14 +70,94 @@ class DensityCommand(Subject):
 
 
 @dataclass(frozen=True)
-class DemoCommand:
-    """Trains the classifier of Liu et al. 2023 on handwritten 0s and 1s and surveys it over all inputs."""
+class DensityCommand(SurveyCommand):
+    """How many inputs give which output: ln of the number of inputs at every level of the observable."""
 
-    only: Literal["density"] = "density"
-    """The section to run."""
+    method: str = "auto"
+    """auto, enumerate, uniform, wang-landau, gwl, multicanonical or ladder."""
+
+    level_width: float | None = None
+    """Width of a level in units of the observable; chosen from the range when left out."""
+
+    low: float | None = None
+    """Survey from this output on; found when left out."""
+
+    high: float | None = None
+    """Survey up to this output; found when left out."""
+
+
+@dataclass(frozen=True)
+class LandscapeCommand(SurveyCommand):
+    """Where the basins of the observable are and how high the barriers between them: a map of its minima."""
+
+    observable: str = "energy"
+    """energy (low where a network is sure), or logit:K, log_odds:K, margin:I:J, log_sum_exp, unit:LAYER:INDEX."""
+
+    budget: str = "2 min"
+    """Time or evaluations: "60 s", "5 min", "2 h", "4e6 evaluations"."""
+
+    method: str = "auto"
+    """auto, exact (every barrier proven or an interval), network (lowest paths found), adelm (metastable basins) or
+    flood (one or two real coordinates on a grid).
+    """
+
+    n_minima: int = 500
+    """How many of the lowest minima are listed where there are more."""
+
+    neighbourhood: Literal["any", "adjacent"] = "any"
+    """A step of a discrete space: one coordinate to any other level, or to the next one."""
+
+    memory: float = 4.0
+    """GiB that exact methods may use."""
+
+    temperature: float | None = None
+    """Of Attraction-Diffusion, in units of the observable; tuned when left out."""
+
+    alpha: float | None = None
+    """Magnetisation of Attraction-Diffusion, in 1/distance; tuned when left out."""
+
+    norm: Literal["L1", "L2"] | None = None
+    """Of the distance to the target: L1 on discrete spaces and L2 on real ones when left out."""
+
+    improvement_limit: int = 100
+    """Iterations without coming closer that end a trial."""
+
+    resolution: float | None = None
+    """Distance at which the target counts as reached; chosen when left out."""
+
+    proposals: int = 500
+    """Searches for a minimum."""
+
+    variant: Literal["faithful", "fast"] = "faithful"
+    """Of adelm: trials with every basin both ways, or nearest first until one is reached."""
+
+    minima: Literal["descent", "sampling"] = "descent"
+    """Of adelm: the minimum below a proposal, or where a cold chain from it stands."""
+
+    barriers: str | None = None
+    """Of adelm: greedy, beam or attraction on discrete spaces; linear, neb, dneb, string, attraction or
+    attraction+string on real ones.
+    """
+
+    generator: str | None = None
+    """pkg.mod:factory of a network from latent vectors to inputs: the map is made in its latent space."""
+
+    generator_weights: Path | None = None
+    """A .safetensors file with the generator's weights."""
+
+    latent: int | None = None
+    """Dimensions of the generator's latent space."""
+
+
+@dataclass(frozen=True)
+class DemoCommand:
+    """Trains two classifiers of handwritten digits, surveys one over all inputs and maps the other's basins."""
+
+    only: Literal["density", "landscape"] | None = None
+    """The section to run; all of them when left out."""
 
     budget: str = "4 min"
-    """Time or evaluations of the survey, training apart."""
+    """Time or evaluations of the density survey, training apart."""
 
     seed: int = 0
     """Of the training and the survey."""
@@ -150,4 +218,6 @@ class InspectCommand(Subject):
     """Of the noise inputs and of the choice of data shown."""
 
 
-Command = DensityCommand | DemoCommand | ResumeCommand | ReportCommand | ExportCommand | InspectCommand
+Command = (
+    DensityCommand | LandscapeCommand | DemoCommand | ResumeCommand | ReportCommand | ExportCommand | InspectCommand
+)

@@ -9,12 +9,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from theodolite.commands.arguments import DensityCommand
+from theodolite.commands.arguments import DensityCommand, LandscapeCommand, SurveyCommand
 from theodolite.errors import UserError
 
 # Keys of a survey's settings.toml that are a record and no flags.
 RECORDS = ("command", "model_hash")
-COMMANDS = {"density": DensityCommand}
+COMMANDS: dict[str, type[SurveyCommand]] = {"density": DensityCommand, "landscape": LandscapeCommand}
 
 
 def expand(flags: list[str]) -> list[str]:
@@ -45,7 +45,7 @@ def read_settings(path: Path, argument: str) -> dict[str, Any]:
         raise UserError(argument, "a file in TOML", f"{path}: {error}", "mend that line") from error
 
 
-def settings_from(table: dict[str, Any], source: Path) -> DensityCommand:
+def settings_from(table: dict[str, Any], source: Path) -> SurveyCommand:
     """The command whose settings a survey's folder holds; `UserError` where the table is no such thing."""
     command = table.get("command")
     if command not in COMMANDS:
@@ -57,7 +57,7 @@ def settings_from(table: dict[str, Any], source: Path) -> DensityCommand:
         )
     given = {key: value for key, value in table.items() if key not in RECORDS}
     _check_keys(given, command, str(source))
-    for key in given.keys() & {"data", "weights"}:
+    for key in given.keys() & {"data", "weights", "generator_weights"}:
         given[key] = Path(given[key])
     return COMMANDS[command](**given)
 

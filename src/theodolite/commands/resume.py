@@ -7,8 +7,7 @@ from rich.console import Console
 from theodolite.commands import survey_folder
 from theodolite.commands.arguments import ResumeCommand
 from theodolite.commands.configuration import read_settings, settings_from
-from theodolite.commands.density import field_unchanged, survey
-from theodolite.commands.subject import load
+from theodolite.commands.survey import command_name, field_unchanged, load_subject, survey
 from theodolite.errors import UserError
 from theodolite.result import STORE
 from theodolite.run import Budget, Checkpoint, Meter, Status, read_checkpoint
@@ -26,12 +25,12 @@ def run(settings: ResumeCommand, line: str) -> None:
     console = Console(highlight=False)
     table = read_settings(folder / survey_folder.SETTINGS, "settings")
     began_as = settings_from(table, folder / survey_folder.SETTINGS)
-    saved = read_checkpoint(folder / survey_folder.CHECKPOINT)
+    saved = read_checkpoint(folder / survey_folder.CHECKPOINTS[command_name(began_as)])
     if _ended(saved, began_as.budget) and (folder / STORE).exists():
         console.print(f"The survey in {folder} has ended: {saved.reason} Nothing was changed.", markup=False)
         return
     weights = folder / survey_folder.WEIGHTS
-    loaded = load(began_as, began_as.seed, console, weights if weights.exists() else None)
+    loaded = load_subject(began_as, console, weights if weights.exists() else None)
     field_unchanged(loaded.field, table.get("model_hash"), folder)
     survey(began_as, loaded, folder, line, resume=True, console=console)
 

@@ -10,18 +10,20 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from theodolite.commands.arguments import Subject
+from theodolite.commands.arguments import LandscapeCommand, Subject
 from theodolite.embedding import OneHot
 from theodolite.errors import UserError
 from theodolite.field import Field
 from theodolite.loading import Labelled, choose_classes, load_data, load_model, parse_embedding
 from theodolite.network import Network
-from theodolite.space import parse_space
+from theodolite.space import DiscreteSpace, parse_space
 from theodolite.zoo.datasets import Digits, bundled_digits, mnist, toy_images
+from theodolite.zoo.energies import DigitEnergy, digit_energy
 from theodolite.zoo.networks import PaperCNN, ToyCNN, initialised
 from theodolite.zoo.training import PAPER_ACCURACY, PAPER_SETTINGS, train
 
 DATA_LIMIT = 1000
+DIGIT_ENERGY = "zoo:digits"  # the energy of a classifier of digits, made for landscapes
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Loaded:
     network: Network | None
     sets: dict[str, Labelled]
     labels: tuple[str, ...]
+    energy: DigitEnergy | None = None
 
     def by_class(self, seed: int) -> dict[str, Tensor]:
         """The data as an instrument takes it, a set a class ("test: 1"), up to 1,000 inputs of each drawn
@@ -64,6 +67,16 @@ class Loaded:
             for label in y.unique().tolist():
                 parts[f"{name}: {self.label(label)}"] = _drawn(x[y == label], seed)
         return parts
+
+    @property
+    def namer(self) -> Callable[[Tensor], list[str]] | None:
+        """Points ``(n, *shape)`` -> the class a network sees in each, by name; None where there is no network."""
+        if self.energy is not None:
+            return self.energy.words
+        network = self.network
+        if network is None or max(len(self.labels), network.n_outputs) < 2:
+            return None
+        return lambda points: [self.label(int(k)) for k in network.predictions(points)[0]]
 
     def label(self, position: int) -> str:
         """The name of a class."""
@@ -81,6 +94,8 @@ def load(subject: Subject, seed: int, console: Console, weights: Path | None = N
         raise UserError("model", "--system or --model", got, "for example --system ising:12 or --model pkg.mod:factory")
     if subject.system is not None:
         return _load_system(subject)
+    if subject.model == DIGIT_ENERGY:
+        return _load_digit_energy(subject, seed, console, weights)
     if str(subject.model).startswith("zoo:"):
         return _load_zoo(subject, seed, console, weights)
     return _load_network(subject)
@@ -105,10 +120,13 @@ def _load_network(subject: Subject) -> Loaded:
     sets = {} if subject.data is None else load_data(subject.data, space)
     classes = parse_classes(subject.classes)
     model = load_model(str(subject.model), subject.weights)
-    network = Network(model.module, space, embedding=embedding, classes=classes, name=model.name)
+    # Descents on real inputs end where the gradient is 1e-6, which float32 cannot tell from 0.
+    precise = isinstance(subject, LandscapeCommand) and not isinstance(space, DiscreteSpace)
+    module = model.module.double() if precise else model.module
+    network = Network(module, space, embedding=embedding, classes=classes, name=model.name)
     if classes is None and network.n_outputs == 1 and subject.observable != "logit:0":
         classes = ["0", "1"]
-        network = Network(model.module, space, embedding=embedding, classes=classes, name=model.name)
+        network = Network(module, space, embedding=embedding, classes=classes, name=model.name)
     if subject.classes is not None and classes is not None:
         sets = choose_classes(sets, tuple(map(int, classes)))
     n_classes = max(2, network.n_outputs)
@@ -121,7 +139,12 @@ def _load_network(subject: Subject) -> Loaded:
 
 def _load_zoo(subject: Subject, seed: int, console: Console, weights: Path | None) -> Loaded:
     if subject.model not in ZOO:
-        raise UserError("model", f"one of {', '.join(ZOO)}", repr(subject.model), "others are made by pkg.mod:factory")
+        raise UserError(
+            "model",
+            f"one of {', '.join([*ZOO, DIGIT_ENERGY])}",
+            repr(subject.model),
+            "others are made by pkg.mod:factory",
+        )
     for name in ("weights", "space", "embedding"):
         if getattr(subject, name) is not None:
             raise UserError(
@@ -158,12 +181,32 @@ def _load_zoo(subject: Subject, seed: int, console: Console, weights: Path | Non
     return Loaded(network.observable(subject.observable), network, sets, names)
 
 
+def _load_digit_energy(subject: Subject, seed: int, console: Console, weights: Path | None) -> Loaded:
+    for name in ("weights", "space", "embedding"):
+        if getattr(subject, name) is not None:
+            got = str(getattr(subject, name))
+            raise UserError(name, "nothing beside a network of the zoo", got, f"leave --{name} out")
+    if subject.observable != "energy":
+        raise UserError("observable", "energy for zoo:digits", subject.observable, "leave --observable out")
+    classes = tuple(int(label) for label in parse_classes(subject.classes) or ("0", "1", "2", "3"))
+    digits = bundled_digits(classes) if subject.data is None else mnist(subject.data, classes)
+    if weights is None:
+        console.print(f"Training a classifier of noisy digits on {len(digits.y_train):,} images ({digits.source}).")
+    made = digit_energy(digits, seed, weights=weights)
+    if weights is None:
+        told = f"accuracy {made.accuracy:.1%} on {len(made.labels)} test images"
+        console.print(f"Trained in {made.seconds:.0f} s: {told}.")
+    return Loaded(made.field, None, {"test": (made.data, made.labels)}, tuple(map(str, classes)), made)
+
+
 def save_zoo_weights(subject: Subject, loaded: Loaded, path: Path) -> None:
     """Keep the weights of a network of the zoo, trained on the spot, with the name of its factory; for
     others, nothing.
     """
     from safetensors.torch import save_file
 
+    if loaded.energy is not None:
+        loaded.energy.save(path)
     if loaded.network is None or subject.model not in ZOO:
         return
     tensors = {name: tensor.contiguous() for name, tensor in loaded.network.module.state_dict().items()}

@@ -8,16 +8,16 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from theodolite.commands.arguments import DensityCommand
+from theodolite.commands.arguments import SurveyCommand
 from theodolite.errors import UserError
 from theodolite.result import STORE, to_toml
 
 SETTINGS = "settings.toml"
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINTS = {"density": "checkpoint.pt", "landscape": "landscape.checkpoint.pt"}
 REPORT = "report.html"
 WEIGHTS = "model.safetensors"
 # What a survey leaves in its folder, and so all that --overwrite may remove.
-FILES = (STORE, SETTINGS, CHECKPOINT, REPORT, WEIGHTS)
+FILES = (STORE, SETTINGS, *CHECKPOINTS.values(), REPORT, WEIGHTS)
 # Settings that say how the command was given, not what is surveyed.
 PASSING = ("out", "dry_run", "overwrite", "config")
 
@@ -51,9 +51,9 @@ def create(folder: Path, overwrite: bool) -> None:
         ) from error
 
 
-def write_settings(settings: DensityCommand, folder: Path, model_hash: str) -> None:
+def write_settings(command: str, settings: SurveyCommand, folder: Path, model_hash: str) -> None:
     """Save the resolved settings, paths made absolute, as TOML that `--config` takes as well."""
-    table: dict[str, object] = {"command": "density", "model_hash": model_hash or None}
+    table: dict[str, object] = {"command": command, "model_hash": model_hash or None}
     for entry in dataclasses.fields(settings):
         value = getattr(settings, entry.name)
         if entry.name not in PASSING:

@@ -365,8 +365,9 @@ def _add_probability(figure: go.Figure, x_range: list[float]) -> None:
 
 def narrow_layout(figure: go.Figure) -> dict[str, Any]:
     """Changes of the layout for a phone, as plotly paths: smaller words, fewer ticks, no side titles."""
-    changes: dict[str, Any] = {"margin": NARROW_MARGIN, "font.size": 11, "xaxis.nticks": 5}
     layout: dict[str, Any] = figure.to_dict()["layout"]
+    margin = {side: min(space, layout["margin"][side]) for side, space in NARROW_MARGIN.items()}
+    changes: dict[str, Any] = {"margin": margin, "font.size": 11, "xaxis.nticks": 5}
     for name in (name for name in layout if name.startswith("yaxis")):
         title = str(layout[name].get("title", {}).get("text", ""))
         if layout[name].get("side") == "right":

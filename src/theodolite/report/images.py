@@ -1,4 +1,4 @@
-"""Representative inputs as pictures: one PNG sprite a level, small enough to travel inside the page."""
+"""Points as pictures: PNGs of many tiles, small enough to travel inside the page."""
 
 import base64
 import math
@@ -61,9 +61,9 @@ def gallery(dataset: xr.Dataset, byte_limit: int = 4_000_000) -> Gallery | None:
     axes = sorted((str(dim) for dim in points.dims if str(dim).startswith("point_")), key=lambda d: int(d[6:]))
     points = points.transpose("level", "sample", *axes)
     kept = [np.flatnonzero(np.isfinite(row))[:_MOST_SAMPLES] for row in outputs]
-    low, high = _range(dataset, points)
+    low, high = value_range(str(dataset.attrs.get("space", "")), np.asarray(points.values, float)[np.isfinite(outputs)])
     shape = points.shape[2:]
-    trial, caption = _picture(np.zeros(shape), low, high)
+    trial, caption = picture(np.zeros(shape), low, high)
     n_levels = sum(len(row) > 0 for row in kept)
     allowed = byte_limit * 3 // 4 // max(n_levels * trial.size, 1)
     n_samples = max(_FEWEST_SAMPLES, min(_MOST_SAMPLES, allowed))
@@ -74,28 +74,28 @@ def gallery(dataset: xr.Dataset, byte_limit: int = 4_000_000) -> Gallery | None:
     for level, row in enumerate(kept):
         row = row[:n_samples]
         values = np.asarray(points.isel(level=level, sample=row).values, float) if len(row) else np.empty(0)
-        tiles = [_coarser(_picture(np.asarray(value), low, high)[0], factor) for value in values]
+        tiles = [coarser(picture(np.asarray(value), low, high)[0], factor) for value in values]
         sprites.append(data_uri(np.concatenate(tiles, axis=1)) if tiles else None)
         shown.append([float(outputs[level, index]) for index in row])
-    small = _coarser(trial, factor)
+    small = coarser(trial, factor)
     if factor > 1:
         caption += f" Drawn {factor} times coarser than they are."
     return Gallery(sprites, shown, small.shape[1], small.shape[0], caption)
 
 
-def _range(dataset: xr.Dataset, points: xr.DataArray) -> tuple[float, float]:
-    kind, _, rest = str(dataset.attrs.get("space", "")).partition(":")
+def value_range(space: str, values: np.ndarray) -> tuple[float, float]:
+    """The values drawn black and white: a discrete space's lowest and highest level, else nearly all of `values`."""
+    kind, _, rest = space.partition(":")
     if kind == "grid" and rest.rpartition(":")[2].isdigit():
         return 0.0, float(rest.rpartition(":")[2]) - 1.0
     if kind == "spins":
         return -1.0, 1.0
-    reached = np.isfinite(dataset["representative_output"].values)
-    values = np.asarray(points.values, float)[reached]
-    low, high = np.nanquantile(values, [0.001, 0.999])
+    low, high = np.nanquantile(values, [0.01, 0.998])
     return float(low), float(high)
 
 
-def _picture(point: np.ndarray, low: float, high: float) -> tuple[np.ndarray, str]:
+def picture(point: np.ndarray, low: float, high: float) -> tuple[np.ndarray, str]:
+    """One point as uint8 pixels, (rows, columns) or (rows, columns, 3), and a caption that says how it is drawn."""
     scaled = np.clip((np.asarray(point, float) - low) / (high - low if high > low else 1.0), 0.0, 1.0)
     grey = np.round(255 * scaled).astype(np.uint8)
     if grey.ndim == 3 and grey.shape[0] == 1:
@@ -103,7 +103,7 @@ def _picture(point: np.ndarray, low: float, high: float) -> tuple[np.ndarray, st
     if grey.ndim == 3 and grey.shape[0] == 3:
         return np.moveaxis(grey, 0, -1), "Drawn in their own colours."
     if grey.ndim == 2:
-        return grey, "Black is the lowest value a pixel can have, white the highest."
+        return grey, "Black is the lowest value drawn, white the highest."
     if grey.ndim == 3:
         return np.concatenate(list(grey), axis=1), "Channels side by side; black lowest, white highest."
     flat = grey.reshape(-1)
@@ -112,7 +112,7 @@ def _picture(point: np.ndarray, low: float, high: float) -> tuple[np.ndarray, st
     if side * side == flat.size and side > 1 and (spins or flat.size > _MOST_BARS):
         words = "Black is spin down, white spin up." if spins else "Black lowest, white highest."
         return flat.reshape(side, side), f"{words} Coordinates in reading order, {side} a row."
-    if flat.size <= _MOST_BARS:
+    if flat.size <= _MOST_BARS and not spins:
         heights = np.round(scaled.reshape(-1) * (_BAR_HEIGHT - 1)).astype(int) + 1
         filled = np.arange(_BAR_HEIGHT)[::-1, None] < heights[None, :]
         # Bars a few pixels wide with a gap between them keep the picture about twice as wide as high.
@@ -120,12 +120,15 @@ def _picture(point: np.ndarray, low: float, high: float) -> tuple[np.ndarray, st
         wide[:, :: max(2, 2 * _BAR_HEIGHT // flat.size)] = False
         return np.where(wide, 200, 20).astype(np.uint8), "One bar a coordinate, as high as its value."
     columns = math.ceil(math.sqrt(flat.size))
-    padded = np.zeros(math.ceil(flat.size / columns) * columns, np.uint8)
+    # Grey says that nothing is there, which black would not where it is a spin.
+    padded = np.full(math.ceil(flat.size / columns) * columns, 128 if spins else 0, np.uint8)
     padded[: flat.size] = flat
-    return padded.reshape(-1, columns), f"Coordinates in reading order, {columns} a row; black lowest, white highest."
+    colours = "black is spin down, white spin up, grey no spin" if spins else "black lowest, white highest"
+    return padded.reshape(-1, columns), f"Coordinates in reading order, {columns} a row; {colours}."
 
 
-def _coarser(pixels: np.ndarray, factor: int) -> np.ndarray:
+def coarser(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """The picture with `factor` by `factor` pixels averaged into one."""
     if factor == 1:
         return pixels
     rows, columns = pixels.shape[0] // factor, pixels.shape[1] // factor

@@ -1,7 +1,9 @@
 """One offline HTML page from a saved survey: scripts, figures and pictures inside, nothing fetched."""
 
+import itertools
 import json
 import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,18 @@ from markupsafe import Markup
 
 from theodolite.errors import UserError
 from theodolite.report import words
+from theodolite.report.landscape_section import landscape_section
+from theodolite.report.overlay_section import overlay_section
 from theodolite.report.section import density_section
 from theodolite.result import open_survey
+
+Survey = xr.Dataset | xr.DataTree | str | Path
+
+# In the order of the page.
+_SECTIONS: dict[str, Callable[[xr.Dataset, str], dict[str, Any]]] = {
+    "density": density_section,
+    "landscape": landscape_section,
+}
 
 _FACTS = [
     ("space", "space_sentence"),
@@ -25,10 +37,11 @@ _FACTS = [
 ]
 
 
-def write_report(survey_or_path: xr.Dataset | xr.DataTree | str | Path, file: str | Path) -> Path:
+def write_report(survey_or_path: Survey | Sequence[Survey], file: str | Path) -> Path:
     """Write the survey sheet of a result to one HTML file and return its path.
 
-    Takes a Dataset of one instrument, a DataTree with one group an instrument, or the path of a saved survey.
+    Takes a Dataset of one instrument, a DataTree with a group an instrument, the path of a saved survey, or a list
+    of these. Two landscapes of one space are also laid over each other.
     An existing file is replaced in one move, so that an interrupted write leaves the old page.
 
     Raises UserError: `survey` where nothing in it can be drawn, `file` where it is a directory.
@@ -44,52 +57,84 @@ def write_report(survey_or_path: xr.Dataset | xr.DataTree | str | Path, file: st
     return path
 
 
-def render(survey_or_path: xr.Dataset | xr.DataTree | str | Path) -> str:
+def render(survey_or_path: Survey | Sequence[Survey]) -> str:
     """The page as text; see `write_report`."""
     surveys = _datasets(survey_or_path)
-    drawable = {name: data for name, data in surveys.items() if data.attrs.get("instrument") == "density"}
+    drawable = {name: data for name, data in surveys.items() if data.attrs.get("instrument") in _SECTIONS}
     if not drawable:
         found = words.listing([str(data.attrs.get("instrument", "nothing")) for data in surveys.values()]) or "nothing"
-        raise UserError("survey", "a result of the instrument density", found, "run `theodolite density` first")
-    sections = [density_section(data, key) for key, data in drawable.items()]
-    attrs = next(iter(drawable.values())).attrs
+        known = " or ".join(_SECTIONS)
+        raise UserError("survey", f"a result of the instrument {known}", found, "run `theodolite density` first")
+    order = list(_SECTIONS)
+    keys = sorted(drawable, key=lambda name: order.index(str(drawable[name].attrs["instrument"])))
+    sections = [_SECTIONS[str(drawable[key].attrs["instrument"])](drawable[key], key) for key in keys]
+    loader = jinja2.PackageLoader("theodolite.report")
+    kinds = [section["instrument"] for section in sections]
+    for section in sections:
+        if kinds.count(section["instrument"]) > 1:
+            section["question"] += f": {section['key']}"
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("theodolite.report"),
+        loader=loader,
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = {section["key"]: {"figures": section["drawn"], "gallery": section["gallery"]} for section in sections}
+    attributes = [drawable[key].attrs for key in keys]
+    overlay = _overlay({key: drawable[key] for key in keys})
+    shown = sections + ([overlay] if overlay else [])
+    scripts = dict.fromkeys(["page.js", *(name for section in shown for name in section["scripts"])])
+    styles = dict.fromkeys(["page.css", *(name for section in shown for name in section["styles"])])
     return environment.get_template("page.html.j2").render(
-        title=str(attrs.get("model_name") or "a field"),
-        facts=_facts(attrs, sections),
+        title=_common(attributes, "model_name") or "a field",
+        facts=_facts(attributes, sections),
         sections=sections,
+        shown=shown,
         others=sorted(set(surveys) - set(drawable)),
-        style=_source(environment, "page.css"),
-        script=_source(environment, "page.js"),
+        style=_sources(environment, loader, styles),
+        script=_sources(environment, loader, scripts),
         plotly=Markup(plotly.offline.get_plotlyjs()),  # noqa: S704
-        data=_embedded(script),
-        settings=str(attrs.get("settings", "")),
-        command=str(attrs.get("command", "")),
-        citations=_listed(attrs.get("citations", "[]")),
-        versions=_versions(attrs),
-        model_hash=str(attrs.get("model_hash", "")),
+        data=_embedded({part["key"]: {"figures": part["drawn"], **part["script"]} for part in shown}),
+        settings=_each(sections, attributes, "settings"),
+        commands=list(dict.fromkeys(str(attrs["command"]) for attrs in attributes if str(attrs.get("command", "")))),
+        citations=list(dict.fromkeys(text for attrs in attributes for text in _listed(attrs.get("citations", "[]")))),
+        versions=_versions(attributes[0]),
+        model_hash=_common(attributes, "model_hash"),
     )
 
 
-def _datasets(survey: xr.Dataset | xr.DataTree | str | Path) -> dict[str, xr.Dataset]:
+def _overlay(surveys: dict[str, xr.Dataset]) -> dict[str, Any] | None:
+    pair = [key for key, data in surveys.items() if data.attrs["instrument"] == "landscape"][:2]
+    if len(pair) < 2:
+        return None
+    return overlay_section(surveys[pair[0]], surveys[pair[1]], (pair[0], pair[1]), "overlay")
+
+
+def _datasets(survey: Survey | Sequence[Survey]) -> dict[str, xr.Dataset]:
     if isinstance(survey, xr.Dataset):
         return {str(survey.attrs.get("instrument", "survey")): survey}
-    tree = open_survey(survey) if isinstance(survey, str | Path) else survey
-    found = {node.path.strip("/"): node.to_dataset() for node in tree.subtree if node.has_data}
-    return {path.replace("/", "-") or str(data.attrs.get("instrument", "survey")): data for path, data in found.items()}
+    if isinstance(survey, str | Path):
+        return _datasets(open_survey(survey))
+    if not isinstance(survey, xr.DataTree):
+        return _side_by_side(survey)
+    groups = {node.path.strip("/"): node.to_dataset() for node in survey.subtree if node.has_data}
+    return {
+        path.replace("/", "-") or str(data.attrs.get("instrument", "survey")): data for path, data in groups.items()
+    }
 
 
-def _source(environment: jinja2.Environment, name: str) -> Markup:
-    if environment.loader is None:
-        return Markup("")
-    return Markup(environment.loader.get_source(environment, name)[0])  # noqa: S704
+def _side_by_side(surveys: Sequence[Survey]) -> dict[str, xr.Dataset]:
+    found: dict[str, xr.Dataset] = {}
+    for survey in surveys:
+        for key, data in _datasets(survey).items():
+            free = (f"{key}-{number}" for number in itertools.count(2) if f"{key}-{number}" not in found)
+            found[key if key not in found else next(free)] = data
+    return found
+
+
+def _sources(environment: jinja2.Environment, loader: jinja2.BaseLoader, names: Iterable[str]) -> Markup:
+    """The page's own scripts or styles as they are, without reading a template's marks in them."""
+    return Markup("\n".join(loader.get_source(environment, name)[0] for name in names))  # noqa: S704
 
 
 def _embedded(value: Any) -> Markup:
@@ -98,23 +143,46 @@ def _embedded(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c"))  # noqa: S704
 
 
-def _facts(attrs: dict[Any, Any], sections: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    rows = [(head, str(attrs[name])) for head, name in _FACTS if str(attrs.get(name, ""))]
-    sets = [f"{row['name']} ({row['count']})" for row in sections[0]["sets"]]
+def _facts(attributes: list[dict[Any, Any]], sections: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The title block: what all surveys share once, what differs a line for each."""
+    rows = []
+    for head, name in _FACTS:
+        values = list(dict.fromkeys(str(attrs.get(name, "")) for attrs in attributes if str(attrs.get(name, ""))))
+        rows += [(head, "; ".join(values))] if values else []
+    sets = [f"{row['name']} ({row['count']})" for section in sections for row in section["sets"]]
     if len(sets) > 6:
         rows.insert(2, ("data sets", f"{len(sets)}, listed below"))
     elif sets:
         rows.insert(2, ("data sets", ", ".join(sets)))
-    effort = []
-    if "evaluations" in attrs:
-        effort.append(f"{int(attrs['evaluations']):,} evaluations")
-    if "seconds" in attrs:
-        effort.append(words.duration(float(attrs["seconds"])))
-    if effort:
-        rows.insert(-2, ("effort", " in ".join(effort)))
-    if str(attrs.get("version", "")):
-        rows.append(("theodolite", str(attrs["version"])))
+    efforts = [_effort(attrs) for attrs in attributes]
+    if len(attributes) > 1:
+        efforts = [f"{section['key']}: {effort}" for section, effort in zip(sections, efforts, strict=True) if effort]
+    if any(efforts):
+        rows.insert(-2, ("effort", "; ".join(effort for effort in efforts if effort)))
+    if str(attributes[0].get("version", "")):
+        rows.append(("theodolite", str(attributes[0]["version"])))
     return rows
+
+
+def _effort(attrs: dict[Any, Any]) -> str:
+    parts = []
+    if "evaluations" in attrs:
+        parts.append(f"{int(attrs['evaluations']):,} evaluations")
+    if "seconds" in attrs:
+        parts.append(words.duration(float(attrs["seconds"])))
+    return " in ".join(parts)
+
+
+def _common(attributes: list[dict[Any, Any]], name: str) -> str:
+    """What the surveys say, each different answer once."""
+    return "; ".join(dict.fromkeys(str(attrs.get(name, "")) for attrs in attributes if str(attrs.get(name, ""))))
+
+
+def _each(sections: list[dict[str, Any]], attributes: list[dict[Any, Any]], name: str) -> str:
+    texts = [str(attrs.get(name, "")) for attrs in attributes]
+    if len(set(texts)) <= 1:
+        return texts[0] if texts else ""
+    return "\n".join(f"# {section['key']}\n{text}" for section, text in zip(sections, texts, strict=True) if text)
 
 
 def _listed(text: str) -> list[str]:

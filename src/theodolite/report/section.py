@@ -1,19 +1,15 @@
 """The density section of the page: everything its template shows, as plain strings and numbers."""
 
-import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import xarray as xr
 
 from theodolite.report import density, figures, images, words
 from theodolite.report.ladder_figure import agreement_figure, ladder_names
+from theodolite.report.parts import checks, figure_pair, plain
 from theodolite.report.themes import DARK, LIGHT, set_styles
-
-_PASSED = {1: ("passed", "✓"), 0: ("failed", "✗"), -1: ("not tested", "○")}
 
 
 def density_section(dataset: xr.Dataset, key: str) -> dict[str, Any]:
@@ -21,12 +17,18 @@ def density_section(dataset: xr.Dataset, key: str) -> dict[str, Any]:
     line = density.curve(dataset)
     found = density.findings(dataset)
     pictures = images.gallery(dataset)
-    drawn = {"density": _figure_pair(figures.density_figure, dataset, found.figure, curve_columns(dataset, line))}
+    drawn = {"density": figure_pair(figures.density_figure, dataset, found.figure, curve_columns(dataset, line))}
     agreement = agreement_figure(dataset)
     if agreement is not None:
-        drawn["agreement"] = _figure_pair(agreement_figure, dataset, _agreement_words(dataset), rung_columns(dataset))
+        drawn["agreement"] = figure_pair(agreement_figure, dataset, _agreement_words(dataset), rung_columns(dataset))
+    gallery = _gallery(dataset, line, pictures)
     return {
         "key": key,
+        "instrument": "density",
+        "question": "How many inputs give which answer",
+        "template": "density.html.j2",
+        "scripts": ["density.js"],
+        "styles": [],
         "findings": found,
         "verdict": density.verdict(dataset),
         "verdict_sentence": str(dataset["verdict_sentence"].values) if "verdict_sentence" in dataset else "",
@@ -42,8 +44,9 @@ def density_section(dataset: xr.Dataset, key: str) -> dict[str, Any]:
         "drawn": drawn,
         "sets": _sets(dataset, line),
         "many_sets": figures.many_sets(dataset),
-        "checks": _checks(dataset),
-        "gallery": _gallery(dataset, line, pictures),
+        "checks": checks(dataset),
+        "gallery": gallery,
+        "script": {"gallery": gallery},
         "level_table": curve_columns(dataset, line),
         "level_rows": _rows(_level_cells(dataset, line)),
         "level_heads": list(_level_cells(dataset, line)),
@@ -53,34 +56,16 @@ def density_section(dataset: xr.Dataset, key: str) -> dict[str, Any]:
     }
 
 
-def _figure_pair(
-    draw: Callable[..., Any], dataset: xr.Dataset, alt: str, columns: dict[str, list[Any]]
-) -> dict[str, Any]:
-    light, dark = draw(dataset, LIGHT), draw(dataset, DARK)
-    return {
-        "light": _plain_figure(light),
-        "dark": _plain_figure(dark),
-        "narrow": figures.narrow_layout(light),
-        "height": light.layout.height,
-        "alt": alt,
-        "columns": columns,
-    }
-
-
-def _plain_figure(figure: go.Figure) -> dict[str, Any]:
-    return json.loads(figure.to_json(validate=False) or "{}")
-
-
 def curve_columns(dataset: xr.Dataset, line: density.Curve) -> dict[str, list[Any]]:
     """The numbers of the density figure, a column a name, for a CSV file; empty where unknown."""
     columns: dict[str, list[Any]] = {
         "level": line.level.tolist(),
         "level_low": line.edges[:-1].tolist(),
         "level_high": line.edges[1:].tolist(),
-        "log_density_of_states_nats": _plain(line.log_count),
-        "log_density_error_nats": _plain(line.error),
-        "log_density_of_states_per_unit_nats": _plain(line.log_count_per_unit),
-        "log10_fraction_of_all_inputs": _plain(line.log_fraction / words.LN10),
+        "log_density_of_states_nats": plain(line.log_count),
+        "log_density_error_nats": plain(line.error),
+        "log_density_of_states_per_unit_nats": plain(line.log_count_per_unit),
+        "log10_fraction_of_all_inputs": plain(line.log_fraction / words.LN10),
         "level_converged": [int(value) for value in line.converged],
     }
     if "n_samples" in dataset:
@@ -104,17 +89,13 @@ def rung_columns(dataset: xr.Dataset) -> dict[str, list[Any]]:
         "fluctuation_ratio",
     ):
         if name in dataset and dataset[name].dims == ("rung",):
-            columns[name] = _plain(np.asarray(dataset[name].values, float))
+            columns[name] = plain(np.asarray(dataset[name].values, float))
     for name in ("rung_mean", "rung_variance"):
         if name in dataset:
             rows = np.asarray(dataset[name].transpose("ladder", "rung").values, float)
             for start, row in zip(ladder_names(dataset), rows, strict=True):
-                columns[f"{name} from {start}"] = _plain(row)
+                columns[f"{name} from {start}"] = plain(row)
     return columns
-
-
-def _plain(values: np.ndarray) -> list[float | str | None]:
-    return [float(v) if math.isfinite(v) else ("-inf" if v == -math.inf else None) for v in values]
 
 
 def _level_cells(dataset: xr.Dataset, line: density.Curve) -> dict[str, list[str]]:
@@ -168,29 +149,6 @@ def _round_trips(dataset: xr.Dataset) -> str:
     trips = [int(value) for value in np.atleast_1d(dataset["round_trips"].values)]
     starts = ladder_names(dataset)
     return words.listing([f"{count} from {start}" for count, start in zip(trips, starts, strict=True)])
-
-
-def _checks(dataset: xr.Dataset) -> list[dict[str, str]]:
-    if "check_name" not in dataset:
-        return []
-    return [
-        {
-            "name": str(name).replace("_", " "),
-            "sentence": str(sentence),
-            "value": words.tidy(float(value)),
-            "limit": str(limit),
-            "result": _PASSED[int(passed)][0],
-            "mark": _PASSED[int(passed)][1],
-        }
-        for name, sentence, value, limit, passed in zip(
-            dataset["check_name"].values,
-            dataset["check_sentence"].values,
-            np.asarray(dataset["check_value"].values, float),
-            dataset["check_limit"].values,
-            dataset["check_passed"].values,
-            strict=True,
-        )
-    ]
 
 
 def _sets(dataset: xr.Dataset, line: density.Curve) -> list[dict[str, str]]:

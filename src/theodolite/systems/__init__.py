@@ -1,4 +1,4 @@
-"""Fields whose density of states is known exactly: what every sampler is tested against."""
+"""Fields whose density of states, or landscape, is known exactly: what every method is tested against."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,14 +17,28 @@ from theodolite.systems.ising import ising
 from theodolite.systems.ising_exact import ising_counts, ising_log_density_of_states
 from theodolite.systems.linear import linear, linear_logit, linear_logit_scale, linear_logit_weights
 from theodolite.systems.linear_exact import linear_log_counts, linear_log_density_of_states
+from theodolite.systems.mixtures import gaussian_mixture, mixture_surface
 from theodolite.systems.spin_glass import pair_spin_field, spin_glass
+from theodolite.systems.surfaces import (
+    KnownMinima,
+    KnownSaddles,
+    Surface,
+    mueller_brown,
+    quartic_wells,
+    rough_basins,
+    surface,
+)
 from theodolite.systems.toy import random_table, table_field, table_log_density_of_states
 
 __all__ = [
     "Chains",
+    "KnownMinima",
+    "KnownSaddles",
+    "Surface",
     "box_linear",
     "box_linear_log_density_of_states",
     "exact_log_density_of_states",
+    "gaussian_mixture",
     "ising",
     "ising_counts",
     "ising_log_density_of_states",
@@ -36,14 +50,19 @@ __all__ = [
     "linear_logit",
     "linear_logit_scale",
     "linear_logit_weights",
+    "mixture_surface",
+    "mueller_brown",
     "pair_spin_field",
     "parse_system",
+    "quartic_wells",
     "random_table",
+    "rough_basins",
     "rough_chains",
     "rough_settings",
     "smooth_chains",
     "smooth_settings",
     "spin_glass",
+    "surface",
     "table_field",
     "table_log_density_of_states",
 ]
@@ -53,7 +72,8 @@ def parse_system(text: str) -> Field:
     """The field a text such as "ising:12" names.
 
     The names: ising:SIDE[:FIELD], spin_glass:N[:SEED], linear:SEED (a 28 x 28 linear logit), chains:smooth,
-    chains:rough, table:SEED (12 bits), box:N (sum of N uniforms), latent:DIM (a slope of a Gaussian).
+    chains:rough, table:SEED (12 bits), box:N (sum of N uniforms), latent:DIM (a slope of a Gaussian),
+    surface:mueller-brown, surface:rough, surface:quartic-DIM, mixture:DIM[:SEED] (energies of Gaussian mixtures).
 
     Raises:
         UserError: an unknown name, or an argument that does not fit it.
@@ -84,6 +104,8 @@ _FORMS = (
     "table:SEED",
     "box:N",
     "latent:DIM",
+    "surface:mueller-brown|rough|quartic-DIM",
+    "mixture:DIM[:SEED]",
 )
 _SYSTEMS: dict[str, Callable[[str], Field]] = {
     "ising": lambda argument: ising(*_parts(argument, int, float)),
@@ -93,4 +115,6 @@ _SYSTEMS: dict[str, Callable[[str], Field]] = {
     "table": lambda argument: random_table(int(argument)),
     "box": lambda argument: box_linear(int(argument)),
     "latent": lambda argument: latent_linear(int(argument)),
+    "surface": lambda argument: surface(argument).field,
+    "mixture": lambda argument: gaussian_mixture(*_parts(argument, int, int)).field,
 }

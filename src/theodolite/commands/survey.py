@@ -1,46 +1,81 @@
-"""`theodolite density`: predictions, survey, report; or, as a dry run, what would be done and how long it
-would take.
+"""`theodolite density` and `theodolite landscape`: predictions, survey, report; or, as a dry run, what would be
+done and how long it would take.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import xarray
 from rich.console import Console
 
 from theodolite.commands import predictions, survey_folder
-from theodolite.commands.arguments import DensityCommand
+from theodolite.commands.arguments import DensityCommand, LandscapeCommand, SurveyCommand
+from theodolite.commands.configuration import COMMANDS
+from theodolite.commands.latent_subject import in_latent_space
 from theodolite.commands.rate import measure_rate
 from theodolite.commands.subject import Loaded, load, save_zoo_weights
 from theodolite.errors import UserError
 from theodolite.field import Field
 from theodolite.instruments.density import Density
+from theodolite.instruments.landscape import Landscape
 from theodolite.report.page import write_report
 from theodolite.run import Budget, duration
 
 
-def run(settings: DensityCommand, line: str) -> None:
+def run(settings: SurveyCommand, line: str) -> None:
     """Survey what `settings` name into a new folder; nothing is written before all flags and the data are
     checked.
     """
     console = Console(highlight=False)
     instrument = instrument_of(settings)
     if settings.dry_run:
-        loaded = load(settings, settings.seed, console)
+        loaded = load_subject(settings, console)
         predictions.show(loaded, settings.seed, console)
         _print_plan(instrument, settings, loaded.field, console)
         return
     survey_folder.check_free(settings.out, settings.overwrite)
-    loaded = load(settings, settings.seed, console)
+    loaded = load_subject(settings, console)
     predictions.show(loaded, settings.seed, console)
     survey_folder.create(settings.out, settings.overwrite)
-    survey_folder.write_settings(settings, settings.out, loaded.field.model_hash)
+    survey_folder.write_settings(command_name(settings), settings, settings.out, loaded.field.model_hash)
     save_zoo_weights(settings, loaded, settings.out / survey_folder.WEIGHTS)
     survey(settings, loaded, settings.out, line, resume=False, console=console)
 
 
-def instrument_of(settings: DensityCommand) -> Density:
+def command_name(settings: SurveyCommand) -> str:
+    """The word on the command line for these settings."""
+    return next(name for name, kind in COMMANDS.items() if isinstance(settings, kind))
+
+
+def load_subject(settings: SurveyCommand, console: Console, weights: Path | None = None) -> Loaded:
+    """What is surveyed, in the input space or in the latent space of the generator that the settings name."""
+    loaded = load(settings, settings.seed, console, weights)
+    return in_latent_space(settings, loaded) if isinstance(settings, LandscapeCommand) else loaded
+
+
+def instrument_of(settings: SurveyCommand) -> Density | Landscape:
     """The instrument that the flags describe; raises `UserError` for a budget or method that there is not."""
+    if isinstance(settings, LandscapeCommand):
+        return Landscape(
+            seed=settings.seed,
+            method=settings.method,
+            budget=settings.budget,
+            n_minima=settings.n_minima,
+            neighbourhood=settings.neighbourhood,
+            memory=settings.memory,
+            temperature=settings.temperature,
+            alpha=settings.alpha,
+            norm=settings.norm,
+            improvement_limit=settings.improvement_limit,
+            resolution=settings.resolution,
+            proposals=settings.proposals,
+            variant=settings.variant,
+            minima=settings.minima,
+            barriers=settings.barriers,
+        )
+    if not isinstance(settings, DensityCommand):
+        raise UserError("command", f"one of {', '.join(COMMANDS)}", type(settings).__name__, "choose one")
     return Density(
         seed=settings.seed,
         method=settings.method,
@@ -52,23 +87,29 @@ def instrument_of(settings: DensityCommand) -> Density:
 
 
 def survey(
-    settings: DensityCommand, loaded: Loaded, folder: Path, line: str, *, resume: bool, console: Console
-) -> None:
+    settings: SurveyCommand, loaded: Loaded, folder: Path, line: str, *, resume: bool, console: Console
+) -> xarray.Dataset:
     """Measure (or go on measuring) into `folder`, write the report and say what was found."""
-    found = instrument_of(settings).measure(
-        loaded.field,
-        loaded.by_class(settings.seed) or None,
-        directory=folder,
-        resume=resume,
-        progress=True,
-        command=line,
-    )
+    instrument = instrument_of(settings)
+    data = loaded.by_class(settings.seed) or None
+    if isinstance(instrument, Landscape):
+        found = instrument.measure(
+            loaded.field,
+            data,
+            label=loaded.namer,
+            directory=folder,
+            resume=resume,
+            command=line,
+        )
+    else:
+        found = instrument.measure(loaded.field, data, directory=folder, resume=resume, command=line)
     page = write_report(found, folder / survey_folder.REPORT)
     console.print(str(found["verdict_sentence"].item()), markup=False, soft_wrap=True)
     console.print(f"Report: {page}", markup=False, soft_wrap=True)
+    return found
 
 
-def _print_plan(instrument: Density, settings: DensityCommand, field: Field, console: Console) -> None:
+def _print_plan(instrument: Density | Landscape, settings: SurveyCommand, field: Field, console: Console) -> None:
     console.print(f"Space: {field.space.describe()}", markup=False)
     console.print(instrument.plan(field), markup=False)
     rate = measure_rate(field, settings.seed)

@@ -1,0 +1,165 @@
+"""What a landscape survey found, whatever the method, and how it becomes a labelled dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import xarray
+from torch import Tensor
+
+from theodolite.errors import UserError
+from theodolite.instruments import disconnectivity
+from theodolite.instruments.verdict import Check
+from theodolite.result import validate
+from theodolite.space import DiscreteSpace, Space
+
+Label = Callable[[Tensor], Sequence[str]]
+
+_LARGEST_LISTED = 4000  # minima whose barrier matrices (128 MB each) are still worth keeping
+_ROUNDING = 1e-9  # of the scale of the energies
+
+
+@dataclass(frozen=True)
+class LandscapePath:
+    """A path between the minima ``first`` and ``second``: ``point`` ``(step, *point)``, ``energy`` ``(step,)``."""
+
+    first: int
+    second: int
+    point: np.ndarray
+    energy: np.ndarray
+
+
+@dataclass(frozen=True)
+class Members:
+    """Minima found on the way: ``point`` ``(member, *point)``, ``energy`` and ``basin`` ``(member,)``; ``latent``
+    ``(member, axis)`` where they were proposed from a latent space."""
+
+    point: np.ndarray
+    energy: np.ndarray
+    basin: np.ndarray
+    latent: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class LandscapeFindings:
+    """``point`` ``(minimum, *point)`` rising in ``energy`` ``(minimum,)``; ``lower`` and ``upper`` ``(minimum,
+    minimum)`` bounds of the barriers, closed under min-max; ``paths`` span the tree where they are known;
+    ``variables``: the method's own, name to (dims, values)."""
+
+    method: str
+    point: np.ndarray
+    energy: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    paths: Sequence[LandscapePath]
+    word: str
+    sentence: str
+    checks: Sequence[Check]
+    citations: Sequence[str]
+    member_count: np.ndarray | None = None
+    members: Members | None = None
+    variables: Mapping[str, tuple[tuple[str, ...], np.ndarray]] = field(default_factory=dict)
+
+
+def to_dataset(
+    found: LandscapeFindings, space: Space, label: Label | None, attributes: Mapping[str, str | int | float]
+) -> xarray.Dataset:
+    """The landscape dataset of docs/architecture.md, validated against the schema.
+
+    Raises UserError where more minima are listed than their barrier matrices are worth keeping.
+    """
+    if len(found.energy) > _LARGEST_LISTED:
+        raise UserError(
+            "n_minima", f"at most {_LARGEST_LISTED} minima in a result", f"{len(found.energy)}", "list fewer minima"
+        )
+    point_dims = tuple(f"point_{axis}" for axis in range(len(space.shape)))
+    several = len(found.energy) > 1
+    tree = disconnectivity.tree(found.energy, found.upper, found.lower) if several else np.empty((0, 5))
+    variables: dict[str, tuple] = {
+        "minimum_point": (("minimum", *point_dims), _stored(found.point, space)),
+        "energy": (("minimum",), found.energy),
+        "barrier_upper_bound": (("minimum", "other_minimum"), found.upper),
+        "barrier_lower_bound": (("minimum", "other_minimum"), found.lower),
+        "disconnectivity": (("merge", "merge_part"), tree),
+        "check_name": (("check",), np.array([check.name for check in found.checks])),
+        "check_value": (("check",), np.array([check.value for check in found.checks], dtype=np.float64)),
+        "check_limit": (("check",), np.array([check.limit for check in found.checks])),
+        "check_passed": (
+            ("check",),
+            np.array([-1 if c.passed is None else int(np.all(c.passed)) for c in found.checks], dtype=np.int64),
+        ),
+        "check_sentence": (("check",), np.array([check.sentence for check in found.checks])),
+        "verdict": ((), found.word),
+        "verdict_sentence": ((), found.sentence),
+        **found.variables,
+    }
+    if found.member_count is not None:
+        variables["member_count"] = (("minimum",), found.member_count)
+    if label is not None:
+        variables["minimum_label"] = (("minimum",), _labels(label, found.point))
+    if found.paths:
+        variables |= _path_variables(found.paths, space, point_dims)
+    if found.members is not None and len(found.members.energy):
+        variables |= _member_variables(found.members, space, label, point_dims)
+    if not len(found.checks):
+        variables = {name: value for name, value in variables.items() if not name.startswith("check_")}
+    coordinates = {"merge_part": (("merge_part",), np.array(disconnectivity.MERGE_PARTS))}
+    return validate(xarray.Dataset(variables, coordinates, dict(attributes)))
+
+
+def least_lower_bounds(energy: np.ndarray) -> np.ndarray:
+    """The bound that needs no search: every path includes both of its ends. ``(minimum, minimum)``."""
+    return np.maximum(energy[:, None], energy[None, :])
+
+
+def is_exact(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Where an interval is a point, up to the rounding of sums of energies."""
+    scale = max(1.0, float(np.abs(upper[np.isfinite(upper)]).max(initial=0.0)))
+    return upper - lower <= _ROUNDING * scale
+
+
+def _labels(label: Label, point: np.ndarray) -> np.ndarray:
+    return np.array([str(word) for word in label(torch.as_tensor(point))])
+
+
+def _stored(point: np.ndarray, space: Space) -> np.ndarray:
+    """Points in the least type that holds them: a spin is a byte."""
+    if not isinstance(space, DiscreteSpace):
+        return np.asarray(point, dtype=np.float64)
+    return np.asarray(point, dtype=np.int8 if space.levels <= 128 else np.int16)
+
+
+def _path_variables(paths: Sequence[LandscapePath], space: Space, point_dims: tuple[str, ...]) -> dict[str, tuple]:
+    longest = max(len(path.energy) for path in paths)
+    point = np.stack([_padded(_stored(path.point, space), longest) for path in paths])
+    energy = np.full((len(paths), longest), np.nan)
+    for row, path in zip(energy, paths, strict=True):
+        row[: len(path.energy)] = path.energy
+    return {
+        "path_minimum": (("path", "path_end"), np.array([(path.first, path.second) for path in paths])),
+        "path_length": (("path",), np.array([len(path.energy) for path in paths])),
+        "path_point": (("path", "path_step", *point_dims), point),
+        "path_energy": (("path", "path_step"), energy),
+    }
+
+
+def _padded(point: np.ndarray, length: int) -> np.ndarray:
+    return np.concatenate([point, np.repeat(point[-1:], length - len(point), axis=0)])
+
+
+def _member_variables(
+    members: Members, space: Space, label: Label | None, point_dims: tuple[str, ...]
+) -> dict[str, tuple]:
+    variables: dict[str, tuple] = {
+        "member_point": (("member", *point_dims), _stored(members.point, space)),
+        "member_energy": (("member",), members.energy),
+        "basin": (("member",), members.basin),
+    }
+    if label is not None:
+        variables["member_label"] = (("member",), _labels(label, members.point))
+    if members.latent is not None:
+        variables["member_latent"] = (("member", "axis"), members.latent[:, :2])
+    return variables

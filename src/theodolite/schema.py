@@ -1,0 +1,178 @@
+"""What a result may hold: a row a variable, with its dims, unit and meaning. Checks, documentation and captions come
+from these rows; a variable enters a result only with a row here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A row of the schema. Dim ``point_*`` stands for ``point_0``, ``point_1``, ...: the axes of a point."""
+
+    instrument: str
+    name: str
+    dims: tuple[str, ...]
+    unit: str
+    meaning: str
+    required: bool = False
+
+
+def _density(name: str, dims: str, unit: str, meaning: str, required: bool = False) -> Variable:
+    return Variable("density", name, tuple(dims.split()), unit, meaning, required)
+
+
+def _landscape(name: str, dims: str, unit: str, meaning: str, required: bool = False) -> Variable:
+    return Variable("landscape", name, tuple(dims.split()), unit, meaning, required)
+
+
+_DENSITY = (
+    _density("level", "level", "observable", "centre of the bin", True),
+    _density("level_edges", "level_edge", "observable", "edges of the bins", True),
+    _density(
+        "log_density_of_states",
+        "level",
+        "nats",
+        "ln of the number of inputs (or volume) in the bin; NaN: not reached; -inf: proven empty",
+        True,
+    ),
+    _density("log_density_error", "level", "nats", "calibrated 95% half-width / 1.96; 0 where exact", True),
+    _density("level_converged", "level", "-", "the verdict's checks hold at this level", True),
+    _density("n_samples", "level", "-", "samples in the bin"),
+    _density(
+        "representative",
+        "level sample point_*",
+        "space",
+        "inputs drawn in proportion to the density of states within the level",
+    ),
+    _density("representative_output", "level sample", "observable", "their outputs; NaN: no sample there"),
+    _density("data_set", "data_set", "-", 'names such as "test: 1"'),
+    _density("data_histogram", "data_set level", "-", "inputs of the named set in the bin"),
+    _density(
+        "data_rarity",
+        "data_set",
+        "nats",
+        "median over the set's inputs of ln(inputs in the level) - ln(inputs of the set in the level)",
+    ),
+    _density(
+        "noise_distance",
+        "data_set",
+        "input units",
+        "mean over pairs of sqrt(mean squared difference) between uniform noise and the set",
+    ),
+    _density(
+        "noise_squared_distance",
+        "data_set",
+        "input units^2",
+        "mean squared difference between uniform noise and the set (Liu et al. 2023, appendix D)",
+    ),
+    _density("rung_lambda", "rung", "1/observable", "weight exp(lambda y); the free rung has 0"),
+    _density("rung_log_partition", "rung", "nats", "ln Z of the rung relative to the free rung"),
+    _density("rung_mean", "ladder rung", "observable", "mean of the output on each rung"),
+    _density("rung_variance", "ladder rung", "observable^2", "variance of the output on each rung"),
+    _density("swap_rate", "rung", "-", "accepted swaps between a rung and the next; NaN on the last"),
+    _density("acceptance", "rung", "-", "accepted share of proposals"),
+    _density("autocorrelation_time", "rung", "steps", "integrated autocorrelation time of the output"),
+    _density("fluctuation_ratio", "rung", "-", "variance / (d mean / d lambda); 1 in equilibrium"),
+    _density("round_trips", "ladder", "-", "replicas that went free rung -> end -> free rung"),
+    _density("ladder_start", "ladder", "-", '"noise", "zeros", "data", ...'),
+    _density("check_name", "check", "-", "a check of the verdict"),
+    _density("check_value", "check", "-", "what was measured"),
+    _density("check_limit", "check", "-", "what was asked for"),
+    _density("check_passed", "check", "-", "1 yes, 0 no, -1 not tested"),
+    _density("check_sentence", "check", "-", "the check in words"),
+    _density("verdict", "", "-", '"exact", "converged" or "not converged"', True),
+    _density("verdict_sentence", "", "-", "the verdict in words, naming what failed and where", True),
+)
+
+_LANDSCAPE = (
+    _landscape(
+        "minimum_point", "minimum point_*", "space", "the lowest known state of each basin, rising in energy", True
+    ),
+    _landscape("energy", "minimum", "observable", "its energy", True),
+    _landscape("member_count", "minimum", "-", "minima (or states, where exact) sorted into the basin"),
+    _landscape("minimum_label", "minimum", "-", "the class or name the field's network gives it, where it gives one"),
+    _landscape(
+        "barrier_upper_bound",
+        "minimum other_minimum",
+        "observable",
+        "highest energy of the best path known; the minimum's own energy on the diagonal; inf: no path known",
+        True,
+    ),
+    _landscape(
+        "barrier_lower_bound",
+        "minimum other_minimum",
+        "observable",
+        "energy that every path is proven to reach; equal to the upper bound where the barrier is exact",
+        True,
+    ),
+    _landscape(
+        "disconnectivity",
+        "merge merge_part",
+        "-",
+        "the tree: at each merge its two children (minimum k, or number of minima + merge), upper and lower bound "
+        "of its energy, and number of minima below it; merges rise in energy",
+        True,
+    ),
+    _landscape("merge_part", "merge_part", "-", '"first", "second", "upper_bound", "lower_bound", "size"', True),
+    _landscape("path_minimum", "path path_end", "-", "the two minima a path joins; the paths span the tree"),
+    _landscape("path_length", "path", "-", "number of its points"),
+    _landscape("path_point", "path path_step point_*", "space", "the points of each path, padded with the last one"),
+    _landscape("path_energy", "path path_step", "observable", "the energies along it; NaN where padded"),
+    _landscape("member_point", "member point_*", "space", "minima found on the way, some of each basin"),
+    _landscape("member_energy", "member", "observable", "their energies"),
+    _landscape("basin", "member", "-", "the minimum whose basin a member belongs to"),
+    _landscape("member_label", "member", "-", "the class or name the field's network gives it"),
+    _landscape("member_embedding", "member axis", "-", "the members in the plane, by t-SNE"),
+    _landscape("member_latent", "member axis", "latent", "first two latent coordinates a member was proposed from"),
+    _landscape("discovered", "proposal", "-", "number of basins (or minima) known after each proposal"),
+    _landscape("basins_before_consolidation", "", "-", "basins at the end of the burn-in or mapping"),
+    _landscape("basins_after_consolidation", "", "-", "basins left after trials between all representatives"),
+    _landscape("leakage", "", "-", "share of proposals that reached more than one basin; 0 is ideal"),
+    _landscape("tune_temperature", "tune_temperature", "observable", "temperatures tried"),
+    _landscape("tune_energy", "tune_temperature tune_step", "observable", "energy along unmagnetised chains, mean"),
+    _landscape("tune_alpha", "tune_alpha", "1/distance", "magnetisations tried"),
+    _landscape("tune_basins", "tune_alpha", "-", "basins found in a short mapping at each magnetisation"),
+    _landscape("phase_temperature", "phase_temperature", "observable", "temperatures of the phase diagram"),
+    _landscape(
+        "phase_alpha",
+        "phase_role phase_temperature",
+        "1/distance",
+        "least magnetisation that reaches the target, from each of the two minima; NaN: above the critical temperature",
+    ),
+    _landscape("phase_barrier", "phase_role phase_temperature", "observable", "lowest barrier seen on the way"),
+    _landscape("check_name", "check", "-", "a check of the verdict"),
+    _landscape("check_value", "check", "-", "what was measured"),
+    _landscape("check_limit", "check", "-", "what was asked for"),
+    _landscape("check_passed", "check", "-", "1 yes, 0 no, -1 not tested"),
+    _landscape("check_sentence", "check", "-", "the check in words"),
+    _landscape("verdict", "", "-", '"exact", "bracketed", "converged" or "not converged"', True),
+    _landscape("verdict_sentence", "", "-", "the verdict in words, naming what failed and where", True),
+)
+
+SCHEMA: tuple[Variable, ...] = _DENSITY + _LANDSCAPE
+
+ATTRIBUTES: dict[str, str] = {
+    "instrument": 'the question asked: "density" or "landscape"',
+    "observable": 'the number surveyed, such as "logit:1"',
+    "observable_sentence": "the observable in words",
+    "space": 'the input space, such as "grid:1x28x28:256"',
+    "space_sentence": "the space in words",
+    "log_volume": "ln of the number of inputs, or of the volume",
+    "method": "how it was sampled or enumerated",
+    "seed": "the seed of every random number",
+    "settings": "the resolved settings, TOML",
+    "evaluations": "rows the field evaluated",
+    "seconds": "wall time",
+    "model_name": "the network",
+    "model_hash": "sha256 of its weights and structure",
+    "versions": "of python and the packages, JSON",
+    "machine": "the machine in words",
+    "date": "when the result was made, ISO 8601, UTC",
+    "command": "the command line, if there was one",
+    "citations": "the sources of the methods used, a JSON list of strings",
+    "probability": '"sigmoid" where the observable is a binary log-odds, else ""',
+    "version": "of theodolite",
+}
+REQUIRED_ATTRIBUTES = ("instrument", "observable", "space", "log_volume", "method", "seed")
