@@ -3,10 +3,10 @@
     python benchmarks/certified_trees.py intervals [--first 0] [--instances 12000]
     python benchmarks/certified_trees.py glass [--seeds 0 1 ... 9] [--seconds 60]
 
-Bars (2 cores). Intervals: the truth within all of 10,000 random small instances stopped anywhere (one in nine
-has a single minimum and does not count). Glass: the 500 lowest minima of the Sherrington-Kirkpatrick glass of 100 spins,
-seeds 0-9: at least 498 of 499 merges exact within 10 s each, all 499 on at least 5 seeds within 60 s, under 1 GB. The
-list of minima is a parallel tempering's, doubled until two of its seeds agree; its time is not counted.
+Bars (2 cores). Intervals: the truth within all of 10,000 random small instances stopped anywhere (one in nine has a
+single minimum and does not count). Glass: the 500 lowest minima of the Sherrington-Kirkpatrick glass of 100 spins,
+seeds 0-9: at least 498 of 499 merges exact within 10 s each, all 499 on at least 5 seeds within 60 s, under 1 GB.
+The list of minima is a parallel tempering's, doubled until two of its seeds agree; its time is not counted.
 """
 
 import argparse

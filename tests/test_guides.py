@@ -20,7 +20,7 @@ SHORTER = {
         '(method="flood")': '(method="network", proposals=8)',
         "seed=0)\nlandscape": "0, EnergyTraining(batches=250))\nlandscape",
         "import digit_energy": "import EnergyTraining, digit_energy",
-        "proposals=40": "proposals=8, improvement_limit=20",
+        "proposals=40": 'proposals=8, barriers="linear"',
     }
 }
 

@@ -9,6 +9,7 @@ from theodolite.errors import MissingCapability, UserError
 from theodolite.field import Field
 from theodolite.sampling.lowest_minima import agree
 from theodolite.sampling.parallel_tempering import ParallelTempering
+from theodolite.sampling.scaled_spins import scaled_costs, scaled_energies
 from theodolite.search.descent import is_minimum, quench_levels
 from theodolite.space import Grid
 from theodolite.systems.spin_glass import pair_spin_field, spin_glass
@@ -62,8 +63,6 @@ def test_all_minima_of_small_glasses_are_found(field):
 def test_the_energies_kept_are_those_of_the_replicas():
     field = spin_glass(30, 0)
     state, info = advance(ParallelTempering(field, n_lowest=20), 3, 2)
-    from theodolite.sampling.scaled_spins import scaled_costs, scaled_energies
-
     assert (state.energy == scaled_energies(scaled_costs(field.flip_costs), state.point)).all()
     assert state.energy[0] < state.energy[-1]
     assert (state.swaps > 0.05 * state.n_sweeps).all() and (state.swaps <= state.n_sweeps).all()
@@ -79,8 +78,6 @@ def test_replicas_follow_the_boltzmann_distribution():
     object.__setattr__(sampler, "_sweeps_a_step", lambda: 3)
     generator = torch.Generator().manual_seed(0)
     state, seen = sampler.init(generator), []
-    from theodolite.sampling.scaled_spins import scaled_costs
-
     quantum = scaled_costs(field.flip_costs).quantum
     for _ in range(4000):
         state, _ = sampler.step(state, generator)

@@ -117,7 +117,11 @@ class CertifiedLandscape:
     def _join(
         self, state: CertifiedLandscapeState, generator: torch.Generator
     ) -> tuple[CertifiedLandscapeState, dict[str, Any]]:
-        passes = heuristic_barriers(self.field, state.seeds, generator=generator).passes
+        # The minima next above those listed are good places to lead paths through.
+        more = self._tempering.found(state.searches[0], 2 * len(state.seeds)).point[len(state.seeds) :]
+        passes = heuristic_barriers(
+            self.field, state.seeds, generator=generator, stepping_stones=more.numpy().astype(np.int8)
+        ).passes
         over = passes.state.copy()
         over[np.arange(len(over)), passes.coordinate] = passes.new_value
         pairs = np.stack([passes.state, over], 1)

@@ -72,6 +72,7 @@ class DiscreteNetworkLandscape:
             listed,
             neighbours=neighbours,
             width=width,
+            rounds=0 if dear else 20,
             generator=generator,
             neighbourhood=self.settings.neighbourhood,  # type: ignore[arg-type]
         )
