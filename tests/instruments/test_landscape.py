@@ -11,6 +11,7 @@ import torch
 import theodolite as th
 from theodolite.errors import FieldError, UserError
 from theodolite.field import Field
+from theodolite.instruments import landscape
 from theodolite.instruments.barriers import pair_barriers
 from theodolite.instruments.certified_landscape import CertifiedLandscape
 from theodolite.instruments.proposals import from_generator
@@ -348,3 +349,61 @@ def test_every_real_method_bounds_the_truth(method):
         assert merges == pytest.approx(truth, abs=1e-3)
     with pytest.raises(UserError, match="method"):
         pair_barriers(known.field, minima, "beam", torch.Generator())
+
+
+# -------- interrupted and resumed --------
+
+
+@pytest.mark.parametrize(
+    ("system", "settings", "stops_after"),
+    [
+        ("spin_glass:12:1", {"method": "network", "proposals": 96}, 2),
+        ("spin_glass:12:1", {"method": "adelm", "temperature": 0.1, "alpha": 1.0, "proposals": 80}, 2),
+        (
+            "mixture:2:1",
+            {"method": "adelm", "temperature": 0.05, "alpha": 40.0, "proposals": 16, "improvement_limit": 20},
+            2,
+        ),
+        ("mixture:2:1", {"method": "network", "proposals": 40}, 3),
+        ("surface:mueller-brown", {"method": "flood"}, 4),
+        ("spin_glass:28:1", {"method": "exact", "n_minima": 12}, 1),
+    ],
+)
+def test_an_interrupted_map_goes_on_as_if_it_had_not_been(system, settings, stops_after, tmp_path, monkeypatch):
+    whole = th.Landscape(**settings).measure(parse_system(system), progress=False)
+    make, steps = landscape.make_sampler, []
+
+    def interrupted(*arguments):
+        sampler = make(*arguments)
+
+        class Interrupted:
+            init, stop, findings = sampler.init, sampler.stop, sampler.findings
+
+            @staticmethod
+            def step(state, generator):
+                steps.append(1)
+                if len(steps) > stops_after:
+                    raise KeyboardInterrupt
+                return sampler.step(state, generator)
+
+        return Interrupted()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(landscape, "make_sampler", interrupted)
+        half = th.Landscape(**settings).measure(parse_system(system), directory=tmp_path, progress=False)
+    validate(half)
+    assert str(half.verdict.values) != "exact"
+    again = th.Landscape(**settings).measure(parse_system(system), directory=tmp_path, resume=True, progress=False)
+    assert set(again.data_vars) == set(whole.data_vars)
+    for name in whole.data_vars:
+        np.testing.assert_array_equal(again[name].values, whole[name].values, err_msg=str(name))
+
+
+def test_the_plane_and_the_phase_diagram_are_part_of_a_map_of_basins():
+    survey = th.Landscape(
+        method="adelm", temperature=0.05, alpha=40.0, proposals=24, improvement_limit=40, phase_temperatures=3
+    ).measure(parse_system("mixture:2:1"), progress=False)
+    assert survey.member_embedding.shape == (24, 2) and np.isfinite(survey.member_embedding).all()
+    assert survey.phase_alpha.dims == ("phase_role", "phase_temperature") and survey.sizes["phase_temperature"] == 3
+    assert np.all(np.diff(survey.phase_temperature) > 0)
+    assert np.all(survey.phase_barrier >= survey.energy.values[:2].max() - 1e-9)

@@ -139,6 +139,9 @@ class LandscapeCommand(SurveyCommand):
     attraction+string on real ones.
     """
 
+    phase_temperatures: int = 0
+    """Of adelm: temperatures of the phase diagram of the two lowest basins; 0 draws none."""
+
     generator: str | None = None
     """pkg.mod:factory of a network from latent vectors to inputs: the map is made in its latent space."""
 

@@ -73,6 +73,7 @@ def instrument_of(settings: SurveyCommand) -> Density | Landscape:
             variant=settings.variant,
             minima=settings.minima,
             barriers=settings.barriers,
+            phase_temperatures=settings.phase_temperatures,
         )
     if not isinstance(settings, DensityCommand):
         raise UserError("command", f"one of {', '.join(COMMANDS)}", type(settings).__name__, "choose one")

@@ -21,13 +21,22 @@ from theodolite.instruments.barriers import pair_barriers
 from theodolite.instruments.continuous_landscape import CITATIONS, computes_in_float32
 from theodolite.instruments.landscape_findings import LandscapeFindings, LandscapePath, Members, least_lower_bounds
 from theodolite.instruments.proposals import ColdChains, Descent, Propose
-from theodolite.instruments.tuning import proposed_resolution, tune
+from theodolite.instruments.tuning import phase_diagram, proposed_resolution, tune
 from theodolite.sampling.attraction_diffusion import AttractionDiffusion
 from theodolite.space import DiscreteSpace
 
 if TYPE_CHECKING:
     from theodolite.instruments.landscape import Landscape
 
+_DIMENSIONS: dict[str, tuple[str, ...]] = {
+    "tune_temperature": ("tune_temperature",),
+    "tune_energy": ("tune_temperature", "tune_step"),
+    "tune_alpha": ("tune_alpha",),
+    "tune_basins": ("tune_alpha",),
+    "phase_temperature": ("phase_temperature",),
+    "phase_alpha": ("phase_role", "phase_temperature"),
+    "phase_barrier": ("phase_role", "phase_temperature"),
+}
 _BURN_IN = 0.2  # of the proposals, as in the paper
 _TRIAL_PROPOSALS = 100
 _SAME = 1e-3  # of the largest coordinate: minima nearer than this to each other are one
@@ -38,8 +47,8 @@ _MOST_SHOWN = 2000  # members kept in the result
 @dataclass(frozen=True)
 class AdelmLandscapeState:
     """``stage``: "tuning", "mapping", "joining" or "done". ``step`` and ``resolution`` are 0 where not yet chosen.
-    ``tuning``: name -> what `tune` measured; ``rule``: how it chose. ``latent`` ``(proposal, axis)``. ``upper``,
-    ``lower`` and ``paths``: the barriers, once known."""
+    ``tuning``: name -> what `tune` and `phase_diagram` measured; ``rule``: how it chose. ``latent`` ``(proposal,
+    axis)``. ``upper``, ``lower`` and ``paths``: the barriers, once known."""
 
     stage: str
     temperature: float
@@ -176,7 +185,19 @@ class AdelmLandscape:
             temperature=state.temperature,
             diffusion=self._diffusion(state.step, state.resolution),
         )
-        return replace(state, upper=barriers.upper, lower=barriers.lower, paths=barriers.paths)
+        state = replace(state, upper=barriers.upper, lower=barriers.lower, paths=barriers.paths)
+        if not self.settings.phase_temperatures:
+            return state
+        around = state.temperature * torch.logspace(-1, 1, self.settings.phase_temperatures, dtype=torch.float64)
+        first, second = found.representative[:2]
+        step = state.step if self.settings.phase_temperatures == 1 else 0.0
+        diagram = phase_diagram(self._diffusion(step, state.resolution), first, second, around, generator)
+        drawn = {
+            "phase_temperature": diagram.temperature,
+            "phase_alpha": diagram.alpha,
+            "phase_barrier": diagram.barrier,
+        }
+        return replace(state, tuning=state.tuning | drawn)
 
     @property
     def _descent(self) -> Descent:
@@ -230,13 +251,8 @@ class AdelmLandscape:
         word, sentence = landscape_checks.basins_verdict(checks, n, state.temperature, state.alpha)
         shown = slice(0, _MOST_SHOWN)
         variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-        if state.tuning:
-            variables |= {
-                "tune_temperature": (("tune_temperature",), state.tuning["tune_temperature"].numpy()),
-                "tune_energy": (("tune_temperature", "tune_step"), state.tuning["tune_energy"].numpy()),
-                "tune_alpha": (("tune_alpha",), state.tuning["tune_alpha"].numpy()),
-                "tune_basins": (("tune_alpha",), state.tuning["tune_basins"].numpy()),
-            }
+        for name, values in state.tuning.items():
+            variables[name] = (_DIMENSIONS[name], values.numpy())
         members = None
         if found is not None and n:
             variables |= {

@@ -51,7 +51,8 @@ class Landscape:
     or the "adjacent" ones. ``memory``: GiB that exact methods may use. ``minima`` of "adelm": by "descent", or by
     "sampling": where a chain at the temperature stands, for energies whose minima are not typical (Hill 2020, section
     5.2.3; needs a temperature). ``barriers`` of "adelm": a method of `barriers.pair_barriers` (None: "beam" on
-    discrete spaces, "string" on real ones). Raises UserError for anything else.
+    discrete spaces, "string" on real ones). ``phase_temperatures`` of "adelm": that many temperatures around the one
+    used, at which the phase diagram of the two lowest basins is drawn (0: none). Raises UserError for anything else.
     """
 
     seed: int = 0
@@ -69,6 +70,7 @@ class Landscape:
     variant: str = "faithful"
     minima: str = "descent"
     barriers: str | None = None
+    phase_temperatures: int = 0
 
     def __post_init__(self) -> None:
         Budget.parse(self.budget)
@@ -90,7 +92,7 @@ class Landscape:
             raise UserError(
                 "resolution", "a distance of at least 0", str(self.resolution), "0 asks for the target itself"
             )
-        for name, least in (("n_minima", 2), ("improvement_limit", 1), ("proposals", 2)):
+        for name, least in (("n_minima", 2), ("improvement_limit", 1), ("proposals", 2), ("phase_temperatures", 0)):
             if getattr(self, name) < least:
                 raise UserError(name, f"at least {least}", str(getattr(self, name)), "leave it out for the default")
 

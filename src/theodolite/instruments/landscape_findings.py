@@ -19,6 +19,7 @@ from theodolite.space import DiscreteSpace, Space
 Label = Callable[[Tensor], Sequence[str]]
 
 _LARGEST_LISTED = 4000  # minima whose barrier matrices (128 MB each) are still worth keeping
+_FEWEST_EMBEDDED = 10  # members that are worth a picture of where they lie
 _ROUNDING = 1e-9  # of the scale of the energies
 
 
@@ -121,6 +122,19 @@ def is_exact(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     return upper - lower <= _ROUNDING * scale
 
 
+def _in_the_plane(point: np.ndarray) -> np.ndarray:
+    """Members ``(n, 2)`` by t-SNE of van der Maaten and Hinton 2008; near members stay near, distances mean little."""
+    from sklearn.manifold import TSNE
+
+    flat = point.reshape(len(point), -1).astype(np.float64)
+    # Members of one minimum coincide; a jitter far below any distance keeps t-SNE's neighbourhoods defined.
+    flat = flat + 1e-6 * np.random.default_rng(0).normal(size=flat.shape)
+    perplexity = min(30.0, (len(flat) - 1) / 3)
+    return TSNE(init="pca" if flat.shape[1] > 1 else "random", perplexity=perplexity, random_state=0).fit_transform(
+        flat
+    )
+
+
 def _labels(label: Label, point: np.ndarray) -> np.ndarray:
     return np.array([str(word) for word in label(torch.as_tensor(point))])
 
@@ -160,6 +174,8 @@ def _member_variables(
     }
     if label is not None:
         variables["member_label"] = (("member",), _labels(label, members.point))
+    if len(members.energy) >= _FEWEST_EMBEDDED:
+        variables["member_embedding"] = (("member", "axis"), _in_the_plane(members.point))
     if members.latent is not None:
         variables["member_latent"] = (("member", "axis"), members.latent[:, :2])
     return variables
