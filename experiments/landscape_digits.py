@@ -61,15 +61,18 @@ def basins_of(success: Tensor, first: Tensor, second: Tensor, n: int) -> np.ndar
 
 
 def plateau(counts: list[int], n_minima: int) -> tuple[int, int] | None:
-    """First and last place of the longest run of one number of basins between 1 and that of the minima."""
-    best: tuple[int, int] | None = None
-    start = 0
+    """First and last place of the longest run of one number of basins, at least three long, between 1 and that of
+    the minima; where there is none, of all minima: then they are the basins."""
+    runs, start = [], 0
     for k in range(1, len(counts) + 1):
         if k == len(counts) or counts[k] != counts[start]:
-            if 1 < counts[start] < n_minima and (best is None or k - start > best[1] - best[0] + 1):
-                best = (start, k - 1)
+            if k - start >= 3 and counts[start] > 1:
+                runs.append((counts[start] < n_minima, k - start, start))
             start = k
-    return best
+    if not runs:
+        return None
+    _, length, start = max(runs)
+    return start, start + length - 1
 
 
 def words_of(group: np.ndarray, names: list[str]) -> str:
@@ -107,7 +110,7 @@ def look(energy: DigitEnergy, seed: int, temperature: float, out: Path | None) -
     print("    " + " ".join(f"{pull:.3g}:{count}" for pull, count in zip(PULLS.tolist(), n_basins, strict=True)))
     run = plateau(n_basins, n)
     if run is None:
-        print("  no plateau between all minima and one basin")
+        print("  no plateau above one basin")
         return
     middle = (run[0] + run[1]) // 2
     pull = float(PULLS[middle])

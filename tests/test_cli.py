@@ -98,7 +98,7 @@ def test_help_names_every_command_and_no_command_is_help(capsys):
         main([])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    for command in ("demo", "density", "landscape", "resume", "report", "export", "inspect"):
+    for command in ("demo", "density", "landscape", "resume", "report", "compare", "export", "inspect"):
         assert command in said
 
 
@@ -362,6 +362,16 @@ def test_a_landscape_is_mapped_reported_and_resumed(folder, capsys):
     assert "has ended" in capsys.readouterr().out
     assert open_survey(folder / "map")["landscape"].to_dataset().equals(survey)
     refused(capsys, flags, "out")
+
+
+def test_two_landscapes_are_compared_on_one_page(folder, capsys):
+    for name, method in (("one", "exact"), ("other", "network")):
+        assert main(["landscape", "--system", "spin_glass:10:3", "--method", method, "--out", name]) == 0
+    assert main(["compare", "one", "other", "--out", "both.html"]) == 0
+    page = (folder / "both.html").read_text(encoding="utf-8")
+    assert "exact (watershed)" in page and "overlay" in page
+    refused(capsys, ["compare", "one", "other", "--out", "both.html"], "out")
+    refused(capsys, ["compare", "one", "nothing"], "survey")
 
 
 def test_a_network_is_mapped_and_its_minima_named(folder):

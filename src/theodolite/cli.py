@@ -25,6 +25,7 @@ COMMANDS = (
     | Annotated[the.LandscapeCommand, tyro.conf.subcommand("landscape")]
     | Annotated[the.ResumeCommand, tyro.conf.subcommand("resume")]
     | Annotated[the.ReportCommand, tyro.conf.subcommand("report")]
+    | Annotated[the.CompareCommand, tyro.conf.subcommand("compare")]
     | Annotated[the.ExportCommand, tyro.conf.subcommand("export")]
     | Annotated[the.InspectCommand, tyro.conf.subcommand("inspect")]
 )
@@ -78,6 +79,10 @@ def _run(chosen: the.Command, line: str) -> None:
             from theodolite.commands import files
 
             files.report(chosen)
+        case the.CompareCommand():
+            from theodolite.commands import files
+
+            files.compare(chosen)
         case the.ExportCommand():
             from theodolite.commands import files
 

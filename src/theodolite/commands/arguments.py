@@ -201,6 +201,23 @@ class ReportCommand:
 
 
 @dataclass(frozen=True)
+class CompareCommand:
+    """Writes one report of two surveys; two landscapes of one space are drawn over each other."""
+
+    first: Positional[Path]
+    """The folder of a survey."""
+
+    second: Positional[Path]
+    """The folder of another."""
+
+    out: Path = Path("comparison.html")
+    """A new HTML file."""
+
+    overwrite: bool = False
+    """Replace the file of --out."""
+
+
+@dataclass(frozen=True)
 class ExportCommand:
     """Writes a survey as one NetCDF file."""
 

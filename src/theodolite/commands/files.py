@@ -1,9 +1,9 @@
-"""`theodolite report` and `theodolite export`: what is made of a finished survey."""
+"""`theodolite report`, `compare` and `export`: what is made of finished surveys."""
 
 from __future__ import annotations
 
 from theodolite import result
-from theodolite.commands.arguments import ExportCommand, ReportCommand
+from theodolite.commands.arguments import CompareCommand, ExportCommand, ReportCommand
 from theodolite.commands.survey_folder import REPORT
 from theodolite.errors import UserError
 from theodolite.report.page import write_report
@@ -17,6 +17,16 @@ def report(settings: ReportCommand) -> None:
         raise UserError("out", "a new file", f"{file}, which exists", "choose another --out, or add --overwrite")
     survey = result.open_survey(settings.directory)
     print(f"Report: {write_report(survey, file)}")
+
+
+def compare(settings: CompareCommand) -> None:
+    """Write the page of two surveys; a file that exists is left alone."""
+    if settings.out.exists() and not settings.overwrite:
+        got = f"{settings.out}, which exists"
+        raise UserError("out", "a new file", got, "choose another --out, or add --overwrite")
+    surveys = [result.open_survey(folder) for folder in (settings.first, settings.second)]
+    datasets = [node.to_dataset() for survey in surveys for node in survey.children.values()]
+    print(f"Report: {write_report(datasets, settings.out)}")
 
 
 def export(settings: ExportCommand) -> None:
