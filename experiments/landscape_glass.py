@@ -1,14 +1,14 @@
 """The spin glass of Hill, Nijkamp and Zhu 2019, "Building a Telescope to Look Into High-Dimensional Image Spaces",
 section 5.1, Figures 12 to 16: prints the paper's value beside ours.
 
-    python experiments/landscape_glass.py [--seed 0] [--iterations 5000] [--trials 5] [--budget "60 s"] [--out DIR]
+    python experiments/landscape_glass.py [--seed 1] [--iterations 5000] [--trials 5] [--budget "60 s"] [--out DIR]
 
 Figure 12: the tree of the 500 lowest minima, here with proven barriers, and which of them ADELM finds. Figure 13: the
 tuning of T and alpha. Figures 14 and 15: ADELM's own tree, and where it agrees with the first. Figure 16: the path of
 Attraction-Diffusion between the two global minima beside the proven barrier. With `--out` a report shows both trees,
 one over the other, with their paths. The paper's couplings and the norm of its magnetisation are not known: ours are
 another instance, with the L1 norm, so figures stand side by side and nothing is claimed. `--seed` is that of the
-couplings and of the run. A few minutes on 2 cores.
+couplings and of the run (instance 0 is unusual: its global minima lie 8 below those of others). Minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def compared(adelm: LandscapeFindings, exact: xarray.Dataset, direct: np.ndarray
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0, help="of the couplings and of the run")
+    parser.add_argument("--seed", type=int, default=1, help="of the couplings and of the run")
     parser.add_argument("--iterations", type=int, default=5000, help="of ADELM")
     parser.add_argument("--trials", type=int, default=5, help="of each search for a barrier")
     parser.add_argument("--budget", default="60 s", help="of the proof of the tree")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,8 +35,8 @@ def test_examples_run_in_order(guide, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     measure, surveys = th.Landscape.measure, []
 
-    def measured(self, field, data=None, **options):
-        surveys.append(measure(self, field, data, **(options | {"progress": False})))
+    def measured(self, field, data=None, **options: Any):
+        surveys.append(measure(self, field, data, **{**options, "progress": False}))
         return surveys[-1]
 
     monkeypatch.setattr(th.Landscape, "measure", measured)
