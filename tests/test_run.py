@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,14 @@ class RandomWalk:
 
     def drive(self, generator: torch.Generator, **options: object) -> run.Outcome:
         return drive(self.step, self.start(), generator, meter=self.meter, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard() -> Iterator[None]:
+    """A suite started in the background inherits an ignored SIGINT, which the library leaves alone."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
 
 
 def seeded() -> torch.Generator:
