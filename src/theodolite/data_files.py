@@ -22,7 +22,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as opened:
+        # Opened here: numpy leaves a file open that turns out to be no whole archive.
+        with path.open("rb") as file:
+            opened = np.load(file, allow_pickle=False)
             if not hasattr(opened, "files"):
                 raise UserError(
                     "data",
