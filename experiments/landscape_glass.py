@@ -26,13 +26,12 @@ from theodolite.field import Field
 from theodolite.instruments import disconnectivity, landscape_checks
 from theodolite.instruments.adelm import Adelm, AdelmMap
 from theodolite.instruments.attraction_borders import attraction_barriers
-from theodolite.instruments.landscape_findings import LandscapeFindings, least_lower_bounds, to_dataset
+from theodolite.instruments.barriers import pair_barriers
+from theodolite.instruments.landscape_findings import Judgement, LandscapeFindings, to_dataset
 from theodolite.instruments.proposals import Descent
-from theodolite.instruments.tree_paths import merging_pairs, paths_through_passes
 from theodolite.instruments.tuning import tune
 from theodolite.result import provenance
 from theodolite.sampling.attraction_diffusion import AttractionDiffusion
-from theodolite.search.passes import bottlenecks
 from theodolite.systems import spin_glass
 
 SPINS = 100
@@ -90,40 +89,29 @@ def joined(
 ) -> tuple[LandscapeFindings, np.ndarray]:
     """ADELM's tree: barriers by trials at the metastable border between all representatives, closed under min-max;
     and the barriers of the pairs' own paths, before the closure."""
-    n, minima, energy = len(found.energy), found.representative, found.energy.numpy()
-    first, second = torch.triu_indices(n, n, 1)
-    generator = torch.Generator().manual_seed(seed)
-    trips = attraction_barriers(
-        diffusion, minima[first], minima[second], TEMPERATURE, generator, n_trials=trials
-    )  # fmt: skip
-    ends = first.numpy(), second.numpy()
-    lower = least_lower_bounds(energy)
-    upper = np.maximum(bottlenecks(n, *ends, trips.level.numpy(), energy), lower)
-    paths = paths_through_passes(
-        n,
-        *ends,
-        trips.level.numpy(),
-        merging_pairs(energy, upper, lower),
-        lambda index: trips.paths[index].numpy(),
-        lambda points: field.value(torch.as_tensor(points)).numpy(),
+    n = len(found.energy)
+    barriers = pair_barriers(
+        field,
+        found.representative,
+        "attraction",
+        torch.Generator().manual_seed(seed),
+        temperature=TEMPERATURE,
+        diffusion=diffusion,
+        n_trials=trials,
     )
     sentence = (
         f"{n} basins are metastable at T = {TEMPERATURE}, alpha = {ALPHA}; barriers between them are upper bounds."
     )
     findings = LandscapeFindings(
         method="adelm (faithful), barriers by Attraction-Diffusion",
-        point=minima.numpy(),
-        energy=energy,
-        lower=lower,
-        upper=upper,
-        paths=paths,
-        word="converged",
-        sentence=sentence,
-        checks=(landscape_checks.all_joined(upper),),
+        point=found.representative.numpy(),
+        energy=found.energy.numpy(),
+        barriers=barriers.closed,
+        judgement=Judgement((landscape_checks.all_joined(barriers.closed.upper),), "converged", sentence),
         citations=(landscape_checks.HILL,),
         member_count=found.member_count.numpy(),
     )
-    return findings, trips.level.numpy()
+    return findings, barriers.direct[np.triu_indices(n, 1)]
 
 
 def bytes_of(points: object) -> list[bytes]:
@@ -136,7 +124,7 @@ def compared(adelm: LandscapeFindings, exact: xarray.Dataset, direct: np.ndarray
     matching = np.array([(k, place[spins]) for k, spins in enumerate(bytes_of(adelm.point)) if spins in place]).reshape(
         -1, 2
     )
-    tree = disconnectivity.tree(adelm.energy, adelm.upper, adelm.lower)
+    tree = adelm.barriers.tree
     truth = exact.disconnectivity.values
     agrees = disconnectivity.compare(tree, truth, matching)
     row(
@@ -206,7 +194,7 @@ def main() -> None:
     row("Figure 16: global minima at", "-", f"{float(exact.energy[0]):.4f}")
     row("           barrier between them, proven", "-", f"{lower:.4f} to {upper:.4f}")
     if len(ends) == 2:
-        row("           in ADELM's tree", "above", f"{adelm.upper[ends[0], ends[1]]:.4f}")
+        row("           in ADELM's tree", "above", f"{adelm.barriers.upper[ends[0], ends[1]]:.4f}")
     row("           highest point of the AD path", "just above", f"{float(path.level[0]):.4f}")
     print(f"    barriers and path in {time.perf_counter() - began:.0f} s")
     if arguments.out is not None:

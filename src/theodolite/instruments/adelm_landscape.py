@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -19,7 +20,7 @@ from theodolite.instruments import landscape_checks
 from theodolite.instruments.adelm import Adelm, AdelmState
 from theodolite.instruments.barriers import pair_barriers
 from theodolite.instruments.continuous_landscape import CITATIONS, computes_in_float32
-from theodolite.instruments.landscape_findings import LandscapeFindings, LandscapePath, Members, least_lower_bounds
+from theodolite.instruments.landscape_findings import Barriers, LandscapeFindings, Members, unknown_barriers
 from theodolite.instruments.proposals import ColdChains, Descent, Propose
 from theodolite.instruments.tuning import phase_diagram, proposed_resolution, tune
 from theodolite.sampling.attraction_diffusion import AttractionDiffusion
@@ -48,7 +49,7 @@ _MOST_SHOWN = 2000  # members kept in the result
 class AdelmLandscapeState:
     """``stage``: "tuning", "mapping", "joining" or "done". ``step`` and ``resolution`` are 0 where not yet chosen.
     ``tuning``: name -> what `tune` and `phase_diagram` measured; ``rule``: how it chose. ``latent`` ``(proposal,
-    axis)``. ``upper``, ``lower`` and ``paths``: the barriers, once known."""
+    axis)``. ``barriers``: those between the basins' lowest minima, once known."""
 
     stage: str
     temperature: float
@@ -59,9 +60,7 @@ class AdelmLandscapeState:
     tuning: dict[str, Tensor]
     mapping: AdelmState | None
     latent: Tensor
-    upper: np.ndarray
-    lower: np.ndarray
-    paths: list[LandscapePath]
+    barriers: Barriers | None
 
 
 @final
@@ -79,8 +78,6 @@ class AdelmLandscape:
         return f"adelm ({self.settings.variant}), {first}{self.settings.proposals:,} proposals sorted into basins"
 
     def init(self, generator: torch.Generator) -> AdelmLandscapeState:
-        nothing = np.empty((0, 0))
-        latent = torch.empty(0, 0)
         return AdelmLandscapeState(
             "tuning",
             self.settings.temperature or 0.0,
@@ -90,10 +87,8 @@ class AdelmLandscape:
             "",
             {},
             None,
-            latent,
-            nothing,
-            nothing,
-            [],
+            torch.empty(0, 0),
+            None,
         )
 
     def step(
@@ -185,7 +180,7 @@ class AdelmLandscape:
             temperature=state.temperature,
             diffusion=self._diffusion(state.step, state.resolution),
         )
-        state = replace(state, upper=barriers.upper, lower=barriers.lower, paths=barriers.paths)
+        state = replace(state, barriers=barriers.closed)
         if not self.settings.phase_temperatures:
             return state
         around = state.temperature * torch.logspace(-1, 1, self.settings.phase_temperatures, dtype=torch.float64)
@@ -199,7 +194,7 @@ class AdelmLandscape:
         }
         return replace(state, tuning=state.tuning | drawn)
 
-    @property
+    @cached_property
     def _descent(self) -> Descent:
         real = not isinstance(self.field.space, DiscreteSpace)
         tolerance = 1e-3 if real and computes_in_float32(self.field) else 1e-6
@@ -240,15 +235,10 @@ class AdelmLandscape:
         found = self._found(state) if state.stage != "tuning" else None
         energy = found.energy.numpy() if found is not None else np.empty(0)
         n = len(energy)
-        upper, lower = state.upper, state.lower
-        if len(upper) != n:
-            lower = least_lower_bounds(energy)
-            upper = np.full((n, n), np.inf)
-            np.fill_diagonal(upper, energy)
-        checks = [landscape_checks.stable_list(*self._last_new(state)), landscape_checks.all_joined(upper)]
+        barriers = state.barriers if state.barriers is not None else unknown_barriers(energy)
+        checks = [landscape_checks.stable_list(*self._last_new(state)), landscape_checks.all_joined(barriers.upper)]
         if found is not None and math.isfinite(found.leakage):
             checks.append(landscape_checks.little_leakage(found.leakage, _MOST_LEAKAGE))
-        word, sentence = landscape_checks.basins_verdict(checks, n, state.temperature, state.alpha)
         shown = slice(0, _MOST_SHOWN)
         variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
         for name, values in state.tuning.items():
@@ -272,12 +262,8 @@ class AdelmLandscape:
             method=f"adelm ({self.settings.variant})" + (f"; {state.rule}" if state.rule else ""),
             point=found.representative.numpy() if found is not None else np.empty((0, *self.field.space.shape)),
             energy=energy,
-            lower=lower,
-            upper=upper,
-            paths=state.paths,
-            word=word,
-            sentence=sentence,
-            checks=checks,
+            barriers=barriers,
+            judgement=landscape_checks.judged_basins(checks, n, state.temperature, state.alpha),
             citations=CITATIONS,
             member_count=found.member_count.numpy() if found is not None else None,
             members=members,

@@ -17,12 +17,11 @@ from torch import Tensor
 from theodolite.errors import UserError
 from theodolite.field import Field
 from theodolite.instruments.attraction_borders import attraction_barriers
-from theodolite.instruments.landscape_findings import LandscapePath, least_lower_bounds
-from theodolite.instruments.tree_paths import merging_pairs, paths_through_passes
+from theodolite.instruments.landscape_findings import Barriers
+from theodolite.instruments.tree_paths import barriers_of_passes
 from theodolite.sampling.attraction_diffusion import AttractionDiffusion
 from theodolite.search.discrete_paths import beam_paths, path_energies
 from theodolite.search.elastic_band import ElasticBand, relax_band
-from theodolite.search.passes import bottlenecks
 from theodolite.search.real_paths import linear_path, pin_barrier, stack_paths
 from theodolite.search.string import refine
 from theodolite.space import DiscreteSpace
@@ -36,13 +35,11 @@ _BEAM = 10
 @final
 @dataclass(frozen=True)
 class PairBarriers:
-    """Between k minima: ``direct`` ``(k, k)``, the highest energy of each pair's own path; ``upper`` and ``lower``
-    ``(k, k)``, the bounds closed under min-max; ``paths`` that span the tree. Energies are on the diagonals."""
+    """Between k minima: ``direct`` ``(k, k)``, the highest energy of each pair's own path, the energies on the
+    diagonal; ``closed``: the barriers closed under min-max, with paths that span the tree."""
 
     direct: np.ndarray
-    upper: np.ndarray
-    lower: np.ndarray
-    paths: list[LandscapePath]
+    closed: Barriers
 
 
 def pair_barriers(
@@ -53,13 +50,14 @@ def pair_barriers(
     *,
     temperature: float | None = None,
     diffusion: AttractionDiffusion | None = None,
+    n_trials: int = 20,
 ) -> PairBarriers:
     """A path between every two of ``minima`` ``(k, *shape)`` by ``method``.
 
     On discrete spaces "greedy" (in both directions, the lower kept), "beam" or "attraction" (Attraction-Diffusion at
     the metastable border, from both ends); on real ones "linear", "neb", "dneb", "string", "attraction" or
     "attraction+string" (its path relaxed as a string, the better kept). Attraction-Diffusion needs a ``temperature``
-    in units of the field, and its settings in ``diffusion``.
+    in units of the field, and its settings in ``diffusion``; ``n_trials`` are those of each attempt.
 
     Raises UserError: fewer than two minima, a method that does not fit the space, attraction without its settings.
     """
@@ -74,7 +72,7 @@ def pair_barriers(
     first, second = torch.triu_indices(len(minima), len(minima), 1)
     starts, ends = minima[first], minima[second]
     if method.startswith("attraction") and diffusion is not None and temperature is not None:
-        found = attraction_barriers(diffusion, starts, ends, temperature, generator)
+        found = attraction_barriers(diffusion, starts, ends, temperature, generator, n_trials=n_trials)
         paths, level = list(found.paths), found.level
         if method == "attraction+string":
             paths, level = _refined(field, paths, level)
@@ -128,15 +126,13 @@ def _closed(
     direct = np.full((n, n), np.inf)
     direct[first, second] = direct[second, first] = level
     np.fill_diagonal(direct, energy)
-    lower = least_lower_bounds(energy)
-    upper = np.maximum(bottlenecks(n, first, second, level, energy), lower)
-    shown = paths_through_passes(
-        n,
+    closed = barriers_of_passes(
+        energy,
         first,
         second,
         level,
-        merging_pairs(energy, upper, lower),
+        n,
         lambda index: paths[index].numpy(),
         lambda points: field.value(torch.as_tensor(points)).numpy(),
     )
-    return PairBarriers(direct, upper, lower, shown)
+    return PairBarriers(direct, closed)

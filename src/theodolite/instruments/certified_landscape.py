@@ -15,7 +15,13 @@ import torch
 
 from theodolite.field import Field
 from theodolite.instruments import disconnectivity, landscape_checks
-from theodolite.instruments.landscape_findings import LandscapeFindings, LandscapePath, least_lower_bounds
+from theodolite.instruments.landscape_findings import (
+    Barriers,
+    LandscapeFindings,
+    LandscapePath,
+    least_lower_bounds,
+    unknown_barriers,
+)
 from theodolite.instruments.tree_paths import merging_pairs
 from theodolite.sampling.lowest_minima import FoundMinima, agree
 from theodolite.sampling.parallel_tempering import ParallelTempering, TemperingState
@@ -145,41 +151,33 @@ class CertifiedLandscape:
         energy = self.field.value(torch.as_tensor(point).long()).numpy()
         order = np.argsort(energy, kind="stable")
         point, energy = point[order], energy[order]
-        lower = least_lower_bounds(energy)
-        upper = np.full_like(lower, np.inf)
-        np.fill_diagonal(upper, energy)
-        paths: list[LandscapePath] = []
+        barriers = unknown_barriers(energy)
         if state.stage == "proving":
-            tree = self._tree(state)
-            proof = state.proof if state.proof is not None else tree.init()
-            estimate = tree.estimate(proof)
-            upper = np.maximum(estimate.upper[np.ix_(order, order)], lower)
-            lower = np.clip(estimate.lower[np.ix_(order, order)], lower, upper)
-            pairs = merging_pairs(energy, upper, lower)
-            ways = tree.paths_between(proof, [(int(order[i]), int(order[j])) for i, j in pairs])
-            costs = self.field.require("flip_costs")
-            paths = [
-                LandscapePath(i, j, way, path_energies(costs, way)) for (i, j), way in zip(pairs, ways, strict=True)
-            ]
-        merges = disconnectivity.tree(energy, upper, lower) if len(energy) > 1 else np.empty((0, 5))
-        checks = (
-            landscape_checks.searches_agree(agree(found[0], found[1], len(energy)), state.searches[0].n_sweeps),
-            landscape_checks.all_joined(upper),
-            landscape_checks.proven(merges),
-        )
-        word, sentence = landscape_checks.verdict(checks, merges, f"the {len(energy)} lowest minima", proven_list=True)
+            barriers = self._barriers(state, order, energy)
+        agreed = agree(found[0], found[1], len(energy))
+        listed = landscape_checks.searches_agree(agreed, state.searches[0].n_sweeps)
         return LandscapeFindings(
             method="exact (reverse search)",
             point=point,
             energy=energy,
-            lower=lower,
-            upper=upper,
-            paths=paths,
-            word=word,
-            sentence=sentence,
-            checks=checks,
+            barriers=barriers,
+            judgement=landscape_checks.judged(listed, barriers, f"the {len(energy)} lowest minima", proven_list=True),
             citations=_CITATIONS,
         )
+
+    def _barriers(self, state: CertifiedLandscapeState, order: np.ndarray, energy: np.ndarray) -> Barriers:
+        """What the proof says so far, its minima put in ``order``, rising in ``energy``."""
+        proof = state.proof if state.proof is not None else self._tree(state).init()
+        estimate = self._tree(state).estimate(proof)
+        least = least_lower_bounds(energy)
+        upper = np.maximum(estimate.upper[np.ix_(order, order)], least)
+        lower = np.clip(estimate.lower[np.ix_(order, order)], least, upper)
+        tree = disconnectivity.tree(energy, upper, lower)
+        pairs = merging_pairs(tree, energy)
+        ways = self._tree(state).paths_between(proof, [(int(order[i]), int(order[j])) for i, j in pairs])
+        costs = self.field.require("flip_costs")
+        paths = [LandscapePath(i, j, way, path_energies(costs, way)) for (i, j), way in zip(pairs, ways, strict=True)]
+        return Barriers(upper, lower, tree, paths)
 
 
 def _agreed(first: FoundMinima, second: FoundMinima) -> int:

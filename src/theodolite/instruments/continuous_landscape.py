@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -14,12 +15,11 @@ import torch
 from torch import Tensor
 
 from theodolite.field import Field
-from theodolite.instruments import disconnectivity, landscape_checks
-from theodolite.instruments.landscape_findings import LandscapeFindings, LandscapePath, least_lower_bounds
+from theodolite.instruments import landscape_checks
+from theodolite.instruments.landscape_findings import Barriers, LandscapeFindings
 from theodolite.instruments.proposals import Propose
-from theodolite.instruments.tree_paths import merging_pairs, paths_through_passes
+from theodolite.instruments.tree_paths import barriers_of_passes
 from theodolite.search.continuous_network import ContinuousNetwork, ContinuousSearch, NetworkState
-from theodolite.search.passes import bottlenecks
 
 if TYPE_CHECKING:
     from theodolite.instruments.landscape import Landscape
@@ -64,7 +64,7 @@ class ContinuousNetworkLandscape:
             "descents to see whether minima are missing"
         )
 
-    @property
+    @cached_property
     def _search(self) -> ContinuousSearch:
         return network_search(self.field, self.settings.n_minima)
 
@@ -102,25 +102,17 @@ class ContinuousNetworkLandscape:
     def findings(self, state: ContinuousState, generator: torch.Generator) -> LandscapeFindings:
         network = self._search.network(state.inner)
         listed = min(len(network.energy), self.settings.n_minima)
-        energy = network.energy[:listed].numpy()
-        upper, lower, paths = mapped(self.field, network, np.arange(listed))
-        tree = disconnectivity.tree(energy, upper, lower)
+        barriers = _barriers(self.field, network, listed)
         share = state.fresh_new / state.fresh if state.fresh else 1.0
         stable = landscape_checks.fresh_searches(state.fresh, share)
-        checks = (stable, landscape_checks.all_joined(upper), landscape_checks.proven(tree))
-        word, sentence = landscape_checks.verdict(checks, tree, landscape_checks.counted(listed), proven_list=False)
         count = torch.zeros(len(state.inner.point), dtype=torch.int64)
         count[: len(state.count)] = state.count
         return LandscapeFindings(
             method="network",
             point=network.point[:listed].numpy(),
-            energy=energy,
-            lower=lower,
-            upper=upper,
-            paths=paths,
-            word=word,
-            sentence=sentence,
-            checks=checks,
+            energy=network.energy[:listed].numpy(),
+            barriers=barriers,
+            judgement=landscape_checks.judged(stable, barriers, landscape_checks.counted(listed), proven_list=False),
             citations=CITATIONS,
             member_count=count[torch.argsort(state.inner.energy, stable=True)][:listed].numpy(),
         )
@@ -144,33 +136,19 @@ def computes_in_float32(field: Field) -> bool:
     return bool(same.all())
 
 
-def mapped(
-    field: Field, network: ContinuousNetwork, listed: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, list[LandscapePath]]:
-    """Upper and lower bounds ``(k, k)`` of the barriers between the ``listed`` minima of a network, and paths."""
-    first, second = network.ends[:, 0].numpy(), network.ends[:, 1].numpy()
-    level, energy = network.level.numpy(), network.energy.numpy()
-    rank = np.full(len(energy), -1)
-    rank[listed] = np.arange(len(listed))
-    others = np.flatnonzero(rank < 0)
-    rank[others] = len(listed) + np.arange(len(others))
-    order = np.argsort(rank)
-    upper = bottlenecks(len(energy), rank[first], rank[second], level, energy[order], len(listed))
-    lower = least_lower_bounds(energy[listed])
-    upper = np.maximum(upper, lower)
-    paths = paths_through_passes(
-        len(energy),
-        rank[first],
-        rank[second],
-        level,
-        merging_pairs(energy[listed], upper, lower),
-        lambda index: _shown(field, network.path[index]),
+def _barriers(field: Field, network: ContinuousNetwork, listed: int) -> Barriers:
+    return barriers_of_passes(
+        network.energy.numpy(),
+        network.ends[:, 0].numpy(),
+        network.ends[:, 1].numpy(),
+        network.level.numpy(),
+        listed,
+        lambda index: _shown(network.path[index]),
         lambda points: field.value(torch.from_numpy(points)).numpy(),
     )
-    return upper, lower, paths
 
 
-def _shown(field: Field, path: Tensor) -> np.ndarray:
+def _shown(path: Tensor) -> np.ndarray:
     """The points of a path with some more between them, so that its energies are read from them."""
     low, high = path[:-1, None], path[1:, None]
     share = torch.arange(_SAMPLES, dtype=path.dtype).reshape(1, -1, *[1] * (path.ndim - 1)) / _SAMPLES

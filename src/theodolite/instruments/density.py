@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from theodolite import result
 from theodolite.errors import UserError
 from theodolite.field import Field
-from theodolite.instruments import flat, ladder_estimate, levels
+from theodolite.instruments import flat, ladder_estimate, levels, surveying
 from theodolite.instruments.findings import Findings, to_dataset
 from theodolite.instruments.ladder import LadderSampler
 from theodolite.run import Budget, Meter, Outcome, Progress, drive, read_checkpoint
@@ -32,7 +32,6 @@ STARTS = ("noise", "zeros", "ones", "data")
 CHECKPOINT = "checkpoint.pt"
 _ENUMERABLE = 2**26  # inputs that "auto" may enumerate, budget permitting
 _ENUMERATE_SHARE = 0.5  # of the budget
-_TRIAL_SEED = 20_230  # the trial batch's own draws, so that checks do not shift a survey's random numbers
 _LEARNING_SHARE = 1 / 6  # of the evaluations: Wang-Landau before its fixed-weight run
 _COMPILED_RATE = 5e6  # trial moves a second of the compiled kernels, to plan a budget given in seconds
 
@@ -89,16 +88,11 @@ class Density:
         ended is returned as it is). Raises UserError and FieldError before any work for a field, data or directory
         that will not do; not converging is a verdict, not an exception.
         """
-        sets = _named(data)
-        _check_points(field, sets)
-        field.check(torch.Generator().manual_seed(_TRIAL_SEED))
+        sets = surveying.named_sets(field, data)
+        field.check(surveying.trial_generator())
         outputs = levels.data_outputs(field, sets)
         folder = Path(directory) if directory is not None else None
-        checkpoint = folder / CHECKPOINT if folder is not None else None
-        if checkpoint is not None and checkpoint.exists() and not resume:
-            raise UserError(
-                "directory", "a folder without a survey", str(folder), "choose another, or resume the one there"
-            )
+        checkpoint = surveying.checkpoint_in(folder, CHECKPOINT, resume)
         method = self._resolved_method(field)
         generator = torch.Generator().manual_seed(self.seed)
         before = field.evaluations
@@ -116,11 +110,11 @@ class Density:
 
     def plan(self, field: Field) -> str:
         """What ``measure`` would do, in words; evaluates a trial batch only."""
-        field.check(torch.Generator().manual_seed(_TRIAL_SEED))
+        field.check(surveying.trial_generator())
         method = self._resolved_method(field)
         lines = [f"Method: {method} (asked for: {self.method})", f"Budget: {Budget.parse(self.budget)}"]
         if method == "ladder":
-            mover = choose_mover(field, torch.Generator().manual_seed(_TRIAL_SEED))
+            mover = choose_mover(field, surveying.trial_generator())
             tiles = " in independent tiles" if field.terms is not None else ""
             lines.append(
                 f"Moves: {type(mover).__name__}{tiles}; starts: {', '.join(self._starts({}))} and data if given"
@@ -135,7 +129,7 @@ class Density:
     # ------------------------------------------------------------------ methods
 
     def _ladder(self, field, sets, outputs, meter, generator, label, checkpoint, saved) -> tuple[Findings, Outcome]:
-        trial = torch.Generator().manual_seed(_TRIAL_SEED)
+        trial = surveying.trial_generator()
         pooled = torch.cat(list(sets.values())) if sets else None
         mover = choose_mover(field, trial)
         sampler = LadderSampler(field, mover, meter, self._starts(sets), pooled, self.low, self.high)
@@ -216,27 +210,16 @@ class Density:
     def _attributes(
         self, field: Field, found: Findings, outcome: Outcome, command: str
     ) -> dict[str, str | int | float]:
-        settings = {key: value for key, value in asdict(self).items() if value is not None}
-        return {
-            **result.provenance(
-                settings=settings,
-                seed=self.seed,
-                evaluations=outcome.evaluations,
-                seconds=outcome.seconds,
-                model_name=field.model_name,
-                model_hash=field.model_hash,
-                command=command,
-                citations=found.citations,
-            ),
-            "instrument": "density",
-            "observable": field.name,
-            "observable_sentence": observable_sentence(field),
-            "space": field.space.spec(),
-            "space_sentence": field.space.describe(),
-            "log_volume": field.space.log_volume,
-            "method": found.method,
-            "probability": field.probability,
-        }
+        return surveying.attributes(
+            self,
+            field,
+            outcome,
+            name="density",
+            method=found.method,
+            observable_sentence=observable_sentence(field),
+            citations=found.citations,
+            command=command,
+        )
 
 
 def observable_sentence(field: Field) -> str:
@@ -253,30 +236,12 @@ def observable_sentence(field: Field) -> str:
     return words[kind].format(*index) if kind in words and (index or "{" not in words[kind]) else field.name
 
 
-def _named(data: Tensor | Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    if data is None:
-        return {}
-    named = dict(data) if isinstance(data, Mapping) else {"data": data}
-    return {str(name): torch.as_tensor(points) for name, points in named.items()}
-
-
-def _check_points(field: Field, sets: Mapping[str, Tensor]) -> None:
-    for name, points in sets.items():
-        if tuple(points.shape[1:]) != field.space.shape or len(points) == 0:
-            raise UserError(
-                f"data {name!r}",
-                f"points of shape (n, {', '.join(map(str, field.space.shape))}) with n > 0",
-                f"shape {tuple(points.shape)}",
-                "put the batch on axis 0 and reshape each point",
-            )
-
-
 def _measured_rate(field: Field) -> float:
     """Evaluations a second, from a few batches; only ever used to plan."""
     import time
 
     before = field.evaluations
-    x = field.space.draw(2 * field.batch_size, torch.Generator().manual_seed(_TRIAL_SEED))
+    x = field.space.draw(2 * field.batch_size, surveying.trial_generator())
     field.value(x)
     started = time.perf_counter()
     field.value(x)
@@ -290,7 +255,7 @@ def _trial_width(field: Field, outputs: Mapping[str, np.ndarray]) -> float:
     if field.level_spacing is not None:
         return field.level_spacing
     before = field.evaluations
-    noise = field.value(field.space.draw(256, torch.Generator().manual_seed(_TRIAL_SEED))).numpy()
+    noise = field.value(field.space.draw(256, surveying.trial_generator())).numpy()
     field.evaluations = before
     everything = np.concatenate([noise, *outputs.values()])
     scale = 1.0 if isinstance(field.space, Latent) else 2.0

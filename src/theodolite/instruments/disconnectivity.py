@@ -83,6 +83,8 @@ def tree(energy: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.ndarray
     an upper bound under one of its minima.
     """
     energy, upper, lower = (np.asarray(values, np.float64) for values in (energy, upper, lower))
+    if energy.shape == (0,):
+        return np.empty((0, 5))  # an interrupted search may not have found a minimum yet
     _require_bounds(energy, upper, lower)
     n = len(energy)
     if n == 1:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from theodolite.field import Field
-from theodolite.instruments import disconnectivity, landscape_checks
-from theodolite.instruments.landscape_findings import LandscapeFindings, LandscapePath, least_lower_bounds
+from theodolite.instruments import landscape_checks
+from theodolite.instruments.landscape_findings import Barriers, LandscapeFindings, unknown_barriers
 from theodolite.instruments.proposals import Propose
-from theodolite.instruments.tree_paths import merging_pairs, paths_through_passes
+from theodolite.instruments.tree_paths import barriers_of_passes
 from theodolite.search.descent import descend
 from theodolite.search.descent_trace import path_over
 from theodolite.search.discrete_paths import HeuristicBarriers, Passes, heuristic_barriers, path_energies
@@ -90,32 +90,17 @@ class DiscreteNetworkLandscape:
     def findings(self, state: SearchState, generator: torch.Generator) -> LandscapeFindings:
         listed = min(len(state.energy), self.settings.n_minima)
         energy = state.energy[:listed].numpy()
-        lower = least_lower_bounds(energy)
-        paths: list[LandscapePath] = []
-        upper = np.full((listed, listed), np.inf)
-        np.fill_diagonal(upper, energy)
+        barriers = unknown_barriers(energy)
         if state.joined is not None:
-            upper = np.maximum(state.joined.upper_bound, lower)
-            pairs = merging_pairs(energy, upper, lower)
-            paths = paths_of(self.field, state.joined.passes, pairs, self.settings.neighbourhood)
-        tree = disconnectivity.tree(energy, upper, lower)
-        checks = (
-            landscape_checks.stable_list(state.n_searches, int(state.found_at[:listed].max()) if listed else 0),
-            landscape_checks.all_joined(upper),
-            landscape_checks.proven(tree),
-        )
+            barriers = _barriers(self.field, state.joined.passes, listed, self.settings.neighbourhood)
+        stable = landscape_checks.stable_list(state.n_searches, int(state.found_at[:listed].max()) if listed else 0)
         found = f"{landscape_checks.counted(listed)} by {state.n_searches:,} searches"
-        word, sentence = landscape_checks.verdict(checks, tree, found, proven_list=False)
         return LandscapeFindings(
             method="network",
             point=state.point[:listed].numpy(),
             energy=energy,
-            lower=lower,
-            upper=upper,
-            paths=paths,
-            word=word,
-            sentence=sentence,
-            checks=checks,
+            barriers=barriers,
+            judgement=landscape_checks.judged(stable, barriers, found, proven_list=False),
             citations=(landscape_checks.HILL, landscape_checks.BECKER),
             member_count=state.count[:listed].numpy(),
         )
@@ -137,8 +122,7 @@ def merge_minima(state: SearchState, point: Tensor, energy: Tensor) -> SearchSta
     return SearchState(points, value[order], count[order], found_at[order], state.n_searches + len(point), None)
 
 
-def paths_of(field: Field, passes: Passes, pairs: list[tuple[int, int]], neighbourhood: Any) -> list[LandscapePath]:
-    """The path of each pair of minima over the spanning passes of discrete paths."""
+def _barriers(field: Field, passes: Passes, listed: int, neighbourhood: Any) -> Barriers:
     landscape = field.flip_costs or field
 
     def points_of(index: int) -> np.ndarray:
@@ -152,5 +136,4 @@ def paths_of(field: Field, passes: Passes, pairs: list[tuple[int, int]], neighbo
     def energies_of(points: np.ndarray) -> np.ndarray:
         return path_energies(landscape, points)
 
-    n = len(passes.energy)
-    return paths_through_passes(n, passes.first, passes.second, passes.level, pairs, points_of, energies_of)
+    return barriers_of_passes(passes.energy, passes.first, passes.second, passes.level, listed, points_of, energies_of)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from theodolite.field import Field
 from theodolite.instruments import levels
+from theodolite.instruments.surveying import check_variables
 from theodolite.instruments.verdict import Check
 from theodolite.result import validate
 
@@ -58,14 +59,7 @@ def to_dataset(
         "n_samples": (("level",), found.n_samples),
         "representative": (("level", "sample", *point_dims), found.representative),
         "representative_output": (("level", "sample"), found.representative_output),
-        "check_name": (("check",), np.array([check.name for check in found.checks])),
-        "check_value": (("check",), np.array([check.value for check in found.checks])),
-        "check_limit": (("check",), np.array([check.limit for check in found.checks])),
-        "check_passed": (
-            ("check",),
-            np.array([-1 if c.passed is None else int(np.all(c.passed)) for c in found.checks], dtype=np.int64),
-        ),
-        "check_sentence": (("check",), np.array([check.sentence for check in found.checks])),
+        **check_variables(found.checks),
         "verdict": ((), found.word),
         "verdict_sentence": ((), found.sentence),
         **found.variables,
@@ -78,8 +72,6 @@ def to_dataset(
         variables["data_rarity"] = (("data_set",), levels.rarity(outputs, found.edges, found.log_density))
         variables["noise_distance"] = (("data_set",), distance[:, 0])
         variables["noise_squared_distance"] = (("data_set",), distance[:, 1])
-    if not len(found.checks):
-        variables = {name: value for name, value in variables.items() if not name.startswith("check_")}
     return validate(xarray.Dataset(variables, coordinates, dict(attributes)))
 
 

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from theodolite.errors import UserError
 from theodolite.field import Field
-from theodolite.instruments import disconnectivity, landscape_checks
+from theodolite.instruments import landscape_checks
 from theodolite.instruments.continuous_landscape import CITATIONS
-from theodolite.instruments.landscape_findings import LandscapeFindings, least_lower_bounds
-from theodolite.instruments.tree_paths import merging_pairs, paths_through_passes
-from theodolite.search.passes import bottlenecks
+from theodolite.instruments.landscape_findings import LandscapeFindings
+from theodolite.instruments.tree_paths import barriers_of_passes
 from theodolite.search.real_paths import pin_barrier
 from theodolite.search.surface_flood import SurfaceFlood, surface_flood
 from theodolite.space import Box
@@ -86,33 +85,23 @@ class FloodLandscape:
         paths = [self._points(route[1]) for route in routes]
         level = np.array([float(pin_barrier(self.field, torch.from_numpy(path)[None]).energy[0]) for path in paths])
         listed = min(n, self.settings.n_minima)
-        energy = flood.energy[:listed]
-        lower = least_lower_bounds(energy)
-        upper = np.maximum(bottlenecks(n, ends[:, 0], ends[:, 1], level, flood.energy, listed), lower)
-        shown = paths_through_passes(
-            n,
+        barriers = barriers_of_passes(
+            flood.energy,
             ends[:, 0],
             ends[:, 1],
             level,
-            merging_pairs(energy, upper, lower),
+            listed,
             lambda index: paths[index],
             lambda points: self.field.value(torch.from_numpy(points)).numpy(),
         )
-        tree = disconnectivity.tree(energy, upper, lower) if listed > 1 else np.empty((0, 5))
         whole = landscape_checks.whole_grid(len(state.values), total)
-        checks = (whole, landscape_checks.all_joined(upper), landscape_checks.proven(tree))
         what = f"{listed} of {landscape_checks.counted(n)} on a grid of {total:,} points"
-        word, sentence = landscape_checks.verdict(checks, tree, what, proven_list=False)
         return LandscapeFindings(
             method="flood",
             point=self._points(flood.row[:listed] * self.shape[1] + flood.column[:listed]),
-            energy=energy,
-            lower=lower,
-            upper=upper,
-            paths=shown,
-            word=word,
-            sentence=sentence,
-            checks=checks,
+            energy=flood.energy[:listed],
+            barriers=barriers,
+            judgement=landscape_checks.judged(whole, barriers, what, proven_list=False),
             citations=CITATIONS,
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from theodolite import result
 from theodolite.errors import UserError
 from theodolite.field import Field
+from theodolite.instruments import surveying
 from theodolite.instruments.barriers import DISCRETE, REAL
 from theodolite.instruments.landscape_findings import Label, LandscapeFindings, to_dataset
 from theodolite.instruments.landscape_methods import LandscapeSampler, make_sampler
@@ -30,7 +31,6 @@ METHODS = ("auto", "exact", "network", "adelm", "flood")
 NORMS = ("L1", "L2")
 VARIANTS = ("faithful", "fast")
 CHECKPOINT = "landscape.checkpoint.pt"
-_TRIAL_SEED = 20_230  # the trial batch's own draws, so that checks do not shift a survey's random numbers
 
 
 @final
@@ -117,13 +117,9 @@ class Landscape:
         FieldError before any work for what will not do; a map that is not complete is a verdict, not an exception.
         """
         starts = _pooled(field, data)
-        field.check(torch.Generator().manual_seed(_TRIAL_SEED))
+        field.check(surveying.trial_generator())
         folder = Path(directory) if directory is not None else None
-        checkpoint = folder / CHECKPOINT if folder is not None else None
-        if checkpoint is not None and checkpoint.exists() and not resume:
-            raise UserError(
-                "directory", "a folder without a survey", str(folder), "choose another, or resume the one there"
-            )
+        checkpoint = surveying.checkpoint_in(folder, CHECKPOINT, resume)
         generator = torch.Generator().manual_seed(self.seed)
         before = field.evaluations
         meter = Meter(Budget.parse(self.budget), lambda: field.evaluations - before)
@@ -147,34 +143,23 @@ class Landscape:
 
     def plan(self, field: Field) -> str:
         """What ``measure`` would do, in words; evaluates a trial batch only."""
-        field.check(torch.Generator().manual_seed(_TRIAL_SEED))
+        field.check(surveying.trial_generator())
         sampler: LandscapeSampler = make_sampler(self, field, from_space_and_data(field, None))
         return f"Method: {sampler.plan()} (asked for: {self.method})\nBudget: {Budget.parse(self.budget)}"
 
     def _attributes(
         self, field: Field, found: LandscapeFindings, outcome: Outcome, command: str
     ) -> dict[str, str | int | float]:
-        settings = {key: value for key, value in asdict(self).items() if value is not None}
-        return {
-            **result.provenance(
-                settings=settings,
-                seed=self.seed,
-                evaluations=outcome.evaluations,
-                seconds=outcome.seconds,
-                model_name=field.model_name,
-                model_hash=field.model_hash,
-                command=command,
-                citations=found.citations,
-            ),
-            "instrument": "landscape",
-            "observable": field.name,
-            "observable_sentence": field.name,
-            "space": field.space.spec(),
-            "space_sentence": field.space.describe(),
-            "log_volume": field.space.log_volume,
-            "method": found.method,
-            "probability": field.probability,
-        }
+        return surveying.attributes(
+            self,
+            field,
+            outcome,
+            name="landscape",
+            method=found.method,
+            observable_sentence=field.name,
+            citations=found.citations,
+            command=command,
+        )
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -183,19 +168,9 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _pooled(field: Field, data: Tensor | Mapping[str, Tensor] | None) -> Tensor | None:
-    if data is None:
-        return None
-    sets = data if isinstance(data, Mapping) else {"data": data}
-    points = [torch.as_tensor(points) for points in sets.values()]
-    for name, found in zip(sets, points, strict=True):
-        if tuple(found.shape[1:]) != field.space.shape or len(found) == 0:
-            raise UserError(
-                f"data {name!r}",
-                f"points of shape (n, {', '.join(map(str, field.space.shape))}) with n > 0",
-                f"shape {tuple(found.shape)}",
-                "put the batch on axis 0 and reshape each point",
-            )
-        if not bool(field.space.contains(found).all()):
+    sets = surveying.named_sets(field, data)
+    for name, points in sets.items():
+        if not bool(field.space.contains(points).all()):
             wanted = f"points of {field.space.describe()}"
             raise UserError(f"data {name!r}", wanted, "values outside it", "rescale them")
-    return torch.cat(points)
+    return torch.cat(list(sets.values())) if sets else None

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from theodolite.instruments.landscape_findings import is_exact
+from theodolite.instruments.landscape_findings import Barriers, Judgement, is_exact
 from theodolite.instruments.verdict import Check
 
 HILL = "Hill, Nijkamp, Zhu (2019). Building a Telescope to Look Into High-Dimensional Image Spaces. Q. Appl. Math. 77."
-THESIS = "Hill (2020). Learning and Mapping Energy Functions of High-Dimensional Image Data. PhD thesis, UCLA."
 BECKER = "Becker, Karplus (1997). The topology of multidimensional potential energy surfaces. J. Chem. Phys. 106, 1495."
+
+_EXACT = "barriers are exact"
 
 
 def stable_list(n_searches: int, last_new: int) -> Check:
@@ -66,7 +67,7 @@ def proven(tree: np.ndarray) -> Check:
     """How many merges of the tree are exact; not a condition of the list or the paths."""
     exact = int(is_exact(tree[:, 3], tree[:, 2]).sum()) if len(tree) else 0
     return Check(
-        "barriers are exact",
+        _EXACT,
         float(exact),
         f"of {len(tree)} merges",
         f"{exact} of {len(tree)} merges are proven exact, the others are intervals",
@@ -74,26 +75,36 @@ def proven(tree: np.ndarray) -> Check:
     )
 
 
-def basins_verdict(checks: Sequence[Check], n_basins: int, temperature: float, alpha: float) -> tuple[str, str]:
-    """The word and the sentence of a map of metastable basins: estimates at a temperature and a magnetisation."""
-    failed = [check for check in checks if check.passed is not None and not np.all(check.passed)]
+def judged(first: Check, barriers: Barriers, minima: str, *, proven_list: bool) -> Judgement:
+    """The checks of a map, ``first`` being the one of its list of ``minima``, and its verdict."""
+    checks = (first, all_joined(barriers.upper), proven(barriers.tree))
+    return Judgement(checks, *_verdict(checks, barriers.tree, minima, proven_list))
+
+
+def judged_basins(checks: Sequence[Check], n_basins: int, temperature: float, alpha: float) -> Judgement:
+    """The verdict of a map of metastable basins: estimates at a temperature and a magnetisation."""
     basins = "1 basin is" if n_basins == 1 else f"{n_basins} basins are"
     what = f"{basins} metastable at T = {temperature:.3g}, alpha = {alpha:.3g}"
+    failed = _failed(checks)
     if failed:
-        return "not converged", f"Not converged: {what}, but {'; '.join(f'{c.name}: {c.sentence}' for c in failed)}."
-    return "converged", f"Converged: {what}; barriers between them are upper bounds."
+        return Judgement(checks, "not converged", f"Not converged: {what}, but {_reasons(failed)}.")
+    return Judgement(checks, "converged", f"Converged: {what}; barriers between them are upper bounds.")
 
 
-def verdict(checks: Sequence[Check], tree: np.ndarray, minima: str, *, proven_list: bool) -> tuple[str, str]:
+def counted(n: int) -> str:
+    """ "1 minimum", "7 minima"."""
+    return f"{n:,} minimum" if n == 1 else f"{n:,} minima"
+
+
+def _verdict(checks: Sequence[Check], tree: np.ndarray, minima: str, proven_list: bool) -> tuple[str, str]:
     """The word and the sentence. Failing any check but exactness: not converged; else exact, bracketed or converged.
 
     ``minima`` says, in words, which are listed. ``proven_list``: that they are the lowest is proven, or found twice
     alike; a list by one search is never called exact.
     """
-    failed = [check for check in checks if check.passed is not None and not np.all(check.passed)]
-    reasons = [check for check in failed if check.name != "barriers are exact"]
-    if reasons:
-        return "not converged", f"Not converged: {'; '.join(f'{c.name}: {c.sentence}' for c in reasons)}."
+    failed = [check for check in _failed(checks) if check.name != _EXACT]
+    if failed:
+        return "not converged", f"Not converged: {_reasons(failed)}."
     open_merges = tree[~is_exact(tree[:, 3], tree[:, 2])] if len(tree) else tree
     if not len(open_merges):
         if not proven_list:
@@ -107,6 +118,9 @@ def verdict(checks: Sequence[Check], tree: np.ndarray, minima: str, *, proven_li
     )
 
 
-def counted(n: int) -> str:
-    """ "1 minimum", "7 minima"."""
-    return f"{n:,} minimum" if n == 1 else f"{n:,} minima"
+def _failed(checks: Sequence[Check]) -> list[Check]:
+    return [check for check in checks if check.passed is not None and not np.all(check.passed)]
+
+
+def _reasons(failed: Sequence[Check]) -> str:
+    return "; ".join(f"{check.name}: {check.sentence}" for check in failed)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from theodolite.errors import UserError
 from theodolite.instruments import disconnectivity
+from theodolite.instruments.surveying import check_variables
 from theodolite.instruments.verdict import Check
 from theodolite.result import validate
 from theodolite.space import DiscreteSpace, Space
@@ -45,20 +46,35 @@ class Members:
 
 
 @dataclass(frozen=True)
+class Barriers:
+    """``lower`` and ``upper`` ``(minimum, minimum)`` bounds, symmetric and closed under min-max, the energies on the
+    diagonal; ``tree`` their disconnectivity graph, which ``paths`` span where they are known."""
+
+    upper: np.ndarray
+    lower: np.ndarray
+    tree: np.ndarray
+    paths: Sequence[LandscapePath]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The checks of a map, and the word and sentence of its verdict."""
+
+    checks: Sequence[Check]
+    word: str
+    sentence: str
+
+
+@dataclass(frozen=True)
 class LandscapeFindings:
-    """``point`` ``(minimum, *point)`` rising in ``energy`` ``(minimum,)``; ``lower`` and ``upper`` ``(minimum,
-    minimum)`` bounds of the barriers, closed under min-max; ``paths`` span the tree where they are known;
-    ``variables``: the method's own, name to (dims, values)."""
+    """``point`` ``(minimum, *point)`` rising in ``energy`` ``(minimum,)``; ``variables``: the method's own, name to
+    (dims, values)."""
 
     method: str
     point: np.ndarray
     energy: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    paths: Sequence[LandscapePath]
-    word: str
-    sentence: str
-    checks: Sequence[Check]
+    barriers: Barriers
+    judgement: Judgement
     citations: Sequence[str]
     member_count: np.ndarray | None = None
     members: Members | None = None
@@ -77,36 +93,25 @@ def to_dataset(
             "n_minima", f"at most {_LARGEST_LISTED} minima in a result", f"{len(found.energy)}", "list fewer minima"
         )
     point_dims = tuple(f"point_{axis}" for axis in range(len(space.shape)))
-    several = len(found.energy) > 1
-    tree = disconnectivity.tree(found.energy, found.upper, found.lower) if several else np.empty((0, 5))
     variables: dict[str, tuple] = {
         "minimum_point": (("minimum", *point_dims), _stored(found.point, space)),
         "energy": (("minimum",), found.energy),
-        "barrier_upper_bound": (("minimum", "other_minimum"), found.upper),
-        "barrier_lower_bound": (("minimum", "other_minimum"), found.lower),
-        "disconnectivity": (("merge", "merge_part"), tree),
-        "check_name": (("check",), np.array([check.name for check in found.checks])),
-        "check_value": (("check",), np.array([check.value for check in found.checks], dtype=np.float64)),
-        "check_limit": (("check",), np.array([check.limit for check in found.checks])),
-        "check_passed": (
-            ("check",),
-            np.array([-1 if c.passed is None else int(np.all(c.passed)) for c in found.checks], dtype=np.int64),
-        ),
-        "check_sentence": (("check",), np.array([check.sentence for check in found.checks])),
-        "verdict": ((), found.word),
-        "verdict_sentence": ((), found.sentence),
+        "barrier_upper_bound": (("minimum", "other_minimum"), found.barriers.upper),
+        "barrier_lower_bound": (("minimum", "other_minimum"), found.barriers.lower),
+        "disconnectivity": (("merge", "merge_part"), found.barriers.tree),
+        **check_variables(found.judgement.checks),
+        "verdict": ((), found.judgement.word),
+        "verdict_sentence": ((), found.judgement.sentence),
         **found.variables,
     }
     if found.member_count is not None:
         variables["member_count"] = (("minimum",), found.member_count)
     if label is not None:
         variables["minimum_label"] = (("minimum",), _labels(label, found.point))
-    if found.paths:
-        variables |= _path_variables(found.paths, space, point_dims)
+    if found.barriers.paths:
+        variables |= _path_variables(found.barriers.paths, space, point_dims)
     if found.members is not None and len(found.members.energy):
         variables |= _member_variables(found.members, space, label, point_dims)
-    if not len(found.checks):
-        variables = {name: value for name, value in variables.items() if not name.startswith("check_")}
     coordinates = {"merge_part": (("merge_part",), np.array(disconnectivity.MERGE_PARTS))}
     return validate(xarray.Dataset(variables, coordinates, dict(attributes)))
 
@@ -114,6 +119,14 @@ def to_dataset(
 def least_lower_bounds(energy: np.ndarray) -> np.ndarray:
     """The bound that needs no search: every path includes both of its ends. ``(minimum, minimum)``."""
     return np.maximum(energy[:, None], energy[None, :])
+
+
+def unknown_barriers(energy: np.ndarray) -> Barriers:
+    """What is known of the barriers between minima before any path is."""
+    upper = np.full((len(energy), len(energy)), np.inf)
+    np.fill_diagonal(upper, energy)
+    lower = least_lower_bounds(energy)
+    return Barriers(upper, lower, disconnectivity.tree(energy, upper, lower), [])
 
 
 def is_exact(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:

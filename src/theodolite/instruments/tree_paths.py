@@ -1,4 +1,4 @@
-"""Paths for every merge of a tree, from the passes of a network of minima."""
+"""From the passes of a network of minima to its barriers: bounds, the tree, and a path for every merge."""
 
 from __future__ import annotations
 
@@ -7,15 +7,40 @@ from collections.abc import Callable
 import numpy as np
 
 from theodolite.instruments import disconnectivity
-from theodolite.instruments.landscape_findings import LandscapePath
-from theodolite.search.passes import spanning_forest
+from theodolite.instruments.landscape_findings import Barriers, LandscapePath, least_lower_bounds
+from theodolite.search.passes import bottlenecks, spanning_forest
 
 
-def merging_pairs(energy: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> list[tuple[int, int]]:
-    """The lowest minimum of either side of each merge of finite level; together the pairs span the tree."""
-    tree = disconnectivity.tree(energy, upper, lower)
+def barriers_of_passes(
+    energy: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    level: np.ndarray,
+    listed: int,
+    points_of: Callable[[int], np.ndarray],
+    energies_of: Callable[[np.ndarray], np.ndarray],
+    *,
+    exact: bool = False,
+) -> Barriers:
+    """The barriers between the first ``listed`` minima of ``energy`` ``(n,)``, over all chains of passes.
+
+    Passes join minima ``first`` and ``second`` ``(m,)`` at ``level`` ``(m,)``. ``points_of(pass)`` gives the points
+    ``(step, *point)`` from its first minimum to its second, both included; ``energies_of(points)`` their energies.
+    ``exact``: the passes are the lowest there are; otherwise nothing lower than the ends of a path is proven.
+    """
     n = len(energy)
-    lowest = list(range(n))
+    known = energy[:listed]
+    upper = bottlenecks(n, first, second, level, energy, listed)
+    lower = upper if exact else least_lower_bounds(known)
+    upper = np.maximum(upper, lower)
+    tree = disconnectivity.tree(known, upper, lower)
+    paths = _paths(n, first, second, level, merging_pairs(tree, known), points_of, energies_of)
+    return Barriers(upper, lower, tree, paths)
+
+
+def merging_pairs(tree: np.ndarray, energy: np.ndarray) -> list[tuple[int, int]]:
+    """The lowest minimum of either side of each merge of finite level; together the pairs span the ``tree``."""
+    lowest = list(range(len(energy)))
     pairs = []
     for merge in tree:
         first, second = lowest[int(merge[0])], lowest[int(merge[1])]
@@ -26,7 +51,7 @@ def merging_pairs(energy: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> l
     return pairs
 
 
-def paths_through_passes(
+def _paths(
     n: int,
     first: np.ndarray,
     second: np.ndarray,
@@ -35,11 +60,7 @@ def paths_through_passes(
     points_of: Callable[[int], np.ndarray],
     energies_of: Callable[[np.ndarray], np.ndarray],
 ) -> list[LandscapePath]:
-    """The path of each pair over the spanning forest of ``n`` minima and passes.
-
-    ``points_of(pass)`` gives the points ``(step, *point)`` from its first minimum to its second, both included;
-    ``energies_of(points)`` their energies.
-    """
+    """The path of each pair over the spanning forest of the passes."""
     forest = spanning_forest(n, first, second, level)
     known: dict[int, np.ndarray] = {}
     paths = []

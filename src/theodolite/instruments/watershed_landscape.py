@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
 
 from theodolite.field import Field
-from theodolite.instruments.landscape_findings import LandscapeFindings
-from theodolite.instruments.tree_paths import merging_pairs, paths_through_passes
+from theodolite.instruments.landscape_findings import Judgement, LandscapeFindings
+from theodolite.instruments.tree_paths import barriers_of_passes
 from theodolite.instruments.verdict import Check
 from theodolite.search.enumerated_values import all_values
-from theodolite.search.passes import bottlenecks
 from theodolite.search.watershed import watershed
 
 if TYPE_CHECKING:
@@ -67,35 +66,33 @@ class WatershedLandscape:
         )
         total = len(found.energy)
         listed = min(total, self.settings.n_minima)
-        barrier = bottlenecks(total, found.first, found.second, found.level, found.energy, listed)
-        energy = found.energy[:listed]
 
         def points(levels: np.ndarray) -> np.ndarray:
             return space.from_levels(torch.as_tensor(levels, dtype=torch.int64)).numpy()  # type: ignore[attr-defined]
 
-        paths = paths_through_passes(
-            total,
+        barriers = barriers_of_passes(
+            found.energy,
             found.first,
             found.second,
             found.level,
-            merging_pairs(energy, barrier, barrier),
+            listed,
             found.path,
             lambda levels: state.values[self._index(levels)],
+            exact=True,
         )
-        shown = [type(path)(path.first, path.second, points(path.point), path.energy) for path in paths]
+        shown = [replace(path, point=points(path.point)) for path in barriers.paths]
         n_states = round(math.exp(space.log_volume))
         what = f"the {listed} lowest of {total} minima" if listed < total else f"all {total} minima"
         return LandscapeFindings(
             method="exact (watershed)",
             point=points(found.minimum_level[:listed]),
-            energy=energy,
-            lower=barrier,
-            upper=barrier,
-            paths=shown,
-            word="exact",
-            sentence=f"Exact: all {n_states:,.0f} states were enumerated; {what} and every barrier between them "
-            "are listed.",
-            checks=(Check("every state enumerated", float(n_states), "all", "no state is left out", np.array(True)),),
+            energy=found.energy[:listed],
+            barriers=replace(barriers, paths=shown),
+            judgement=Judgement(
+                (Check("every state enumerated", float(n_states), "all", "no state is left out", np.array(True)),),
+                "exact",
+                f"Exact: all {n_states:,.0f} states were enumerated; {what} and every barrier between them are listed.",
+            ),
             citations=_CITATIONS,
             member_count=found.basin_size[:listed],
         )

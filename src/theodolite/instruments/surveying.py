@@ -1,0 +1,103 @@
+"""What every instrument does around its method: check its data, find its checkpoint, say where a result comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from theodolite import result
+from theodolite.errors import UserError
+from theodolite.field import Field
+from theodolite.instruments.verdict import Check
+from theodolite.run import Outcome
+
+_TRIAL_SEED = 20_230  # trial draws of their own, so that checks do not shift a survey's random numbers
+
+
+def trial_generator() -> torch.Generator:
+    """The generator of trial batches, the same every time."""
+    return torch.Generator().manual_seed(_TRIAL_SEED)
+
+
+def named_sets(field: Field, data: Tensor | Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """The data as named sets of points ``(n, *shape)``; UserError naming the set whose shape is not the space's."""
+    if data is None:
+        return {}
+    named = dict(data) if isinstance(data, Mapping) else {"data": data}
+    sets = {str(name): torch.as_tensor(points) for name, points in named.items()}
+    for name, points in sets.items():
+        if tuple(points.shape[1:]) != field.space.shape or len(points) == 0:
+            raise UserError(
+                f"data {name!r}",
+                f"points of shape (n, {', '.join(map(str, field.space.shape))}) with n > 0",
+                f"shape {tuple(points.shape)}",
+                "put the batch on axis 0 and reshape each point",
+            )
+    return sets
+
+
+def checkpoint_in(folder: Path | None, name: str, resume: bool) -> Path | None:
+    """The checkpoint of that name in a survey's folder; UserError where there is one that is not to be resumed."""
+    if folder is None:
+        return None
+    checkpoint = folder / name
+    if checkpoint.exists() and not resume:
+        raise UserError(
+            "directory", "a folder without a survey", str(folder), "choose another, or resume the one there"
+        )
+    return checkpoint
+
+
+def attributes(
+    instrument: Any,
+    field: Field,
+    outcome: Outcome,
+    *,
+    name: str,
+    method: str,
+    observable_sentence: str,
+    citations: Sequence[str],
+    command: str,
+) -> dict[str, str | int | float]:
+    """The attributes of a result of ``instrument``, a dataclass of settings with a seed, called ``name``."""
+    settings = {key: value for key, value in asdict(instrument).items() if value is not None}
+    return {
+        **result.provenance(
+            settings=settings,
+            seed=instrument.seed,
+            evaluations=outcome.evaluations,
+            seconds=outcome.seconds,
+            model_name=field.model_name,
+            model_hash=field.model_hash,
+            command=command,
+            citations=citations,
+        ),
+        "instrument": name,
+        "observable": field.name,
+        "observable_sentence": observable_sentence,
+        "space": field.space.spec(),
+        "space_sentence": field.space.describe(),
+        "log_volume": field.space.log_volume,
+        "method": method,
+        "probability": field.probability,
+    }
+
+
+def check_variables(checks: Sequence[Check]) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """The checks of a verdict as variables of a result; none where there are no checks."""
+    if not len(checks):
+        return {}
+    passed = [-1 if check.passed is None else int(np.all(check.passed)) for check in checks]
+    return {
+        "check_name": (("check",), np.array([check.name for check in checks])),
+        "check_value": (("check",), np.array([check.value for check in checks], dtype=np.float64)),
+        "check_limit": (("check",), np.array([check.limit for check in checks])),
+        "check_passed": (("check",), np.array(passed, dtype=np.int64)),
+        "check_sentence": (("check",), np.array([check.sentence for check in checks])),
+    }
