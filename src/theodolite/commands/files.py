@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from theodolite import result
 from theodolite.commands.arguments import CompareCommand, ExportCommand, ReportCommand
 from theodolite.commands.survey_folder import REPORT
@@ -13,22 +15,23 @@ def report(settings: ReportCommand) -> None:
     """Write the page. The folder's own report.html is made again; another file that exists is left alone."""
     folder = settings.directory.parent if settings.directory.name == result.STORE else settings.directory
     file = folder / REPORT if settings.out is None else settings.out
-    if settings.out is not None and file.exists() and not settings.overwrite:
-        raise UserError("out", "a new file", f"{file}, which exists", "choose another --out, or add --overwrite")
+    if settings.out is not None:
+        _refuse_existing(file, settings.overwrite)
     survey = result.open_survey(settings.directory)
     print(f"Report: {write_report(survey, file)}")
 
 
 def compare(settings: CompareCommand) -> None:
     """Write the page of two surveys; a file that exists is left alone."""
-    if settings.out.exists() and not settings.overwrite:
-        got = f"{settings.out}, which exists"
-        raise UserError("out", "a new file", got, "choose another --out, or add --overwrite")
-    surveys = [result.open_survey(folder) for folder in (settings.first, settings.second)]
-    datasets = [node.to_dataset() for survey in surveys for node in survey.children.values()]
-    print(f"Report: {write_report(datasets, settings.out)}")
+    _refuse_existing(settings.out, settings.overwrite)
+    print(f"Report: {write_report([settings.first, settings.second], settings.out)}")
 
 
 def export(settings: ExportCommand) -> None:
     """Write one NetCDF file."""
     print(f"Exported: {result.export(settings.directory, settings.file)}")
+
+
+def _refuse_existing(file: Path, overwrite: bool) -> None:
+    if file.exists() and not overwrite:
+        raise UserError("out", "a new file", f"{file}, which exists", "choose another --out, or add --overwrite")

@@ -104,12 +104,17 @@ def load(subject: Subject, seed: int, console: Console, weights: Path | None = N
 def _load_system(subject: Subject) -> Loaded:
     from theodolite.systems import parse_system
 
-    for name in ("weights", "space", "embedding", "classes"):
-        if getattr(subject, name) is not None:
-            raise UserError(name, "nothing beside --system", str(getattr(subject, name)), f"leave --{name} out")
+    _refuse_beside(subject, "--system", "weights", "space", "embedding", "classes")
     field = parse_system(str(subject.system))
     sets = {} if subject.data is None else load_data(subject.data, field.space)
     return Loaded(field, None, sets, ())
+
+
+def _refuse_beside(subject: Subject, what: str, *names: str) -> None:
+    """Raise `UserError` for the first of the flags ``names`` that is given though ``what`` leaves no room for it."""
+    for name in names:
+        if getattr(subject, name) is not None:
+            raise UserError(name, f"nothing beside {what}", str(getattr(subject, name)), f"leave --{name} out")
 
 
 def _load_network(subject: Subject) -> Loaded:
@@ -145,14 +150,7 @@ def _load_zoo(subject: Subject, seed: int, console: Console, weights: Path | Non
             repr(subject.model),
             "others are made by pkg.mod:factory",
         )
-    for name in ("weights", "space", "embedding"):
-        if getattr(subject, name) is not None:
-            raise UserError(
-                name,
-                "nothing beside a network of the zoo",
-                str(getattr(subject, name)),
-                f"leave --{name} out",
-            )
+    _refuse_beside(subject, "a network of the zoo", "weights", "space", "embedding")
     chosen = ZOO[subject.model]
     classes = tuple(int(label) for label in parse_classes(subject.classes) or ("0", "1"))
     if len(classes) != 2:
@@ -182,10 +180,7 @@ def _load_zoo(subject: Subject, seed: int, console: Console, weights: Path | Non
 
 
 def _load_digit_energy(subject: Subject, seed: int, console: Console, weights: Path | None) -> Loaded:
-    for name in ("weights", "space", "embedding"):
-        if getattr(subject, name) is not None:
-            got = str(getattr(subject, name))
-            raise UserError(name, "nothing beside a network of the zoo", got, f"leave --{name} out")
+    _refuse_beside(subject, "a network of the zoo", "weights", "space", "embedding")
     if subject.observable != "energy":
         raise UserError("observable", "energy for zoo:digits", subject.observable, "leave --observable out")
     classes = tuple(int(label) for label in parse_classes(subject.classes) or ("0", "1", "2", "3"))

@@ -4,13 +4,13 @@ done and how long it would take.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-import xarray
 from rich.console import Console
 
 from theodolite.commands import predictions, survey_folder
-from theodolite.commands.arguments import DensityCommand, LandscapeCommand, SurveyCommand
+from theodolite.commands.arguments import LandscapeCommand, SurveyCommand
 from theodolite.commands.configuration import COMMANDS
 from theodolite.commands.latent_subject import in_latent_space
 from theodolite.commands.rate import measure_rate
@@ -56,40 +56,12 @@ def load_subject(settings: SurveyCommand, console: Console, weights: Path | None
 
 def instrument_of(settings: SurveyCommand) -> Density | Landscape:
     """The instrument that the flags describe; raises `UserError` for a budget or method that there is not."""
-    if isinstance(settings, LandscapeCommand):
-        return Landscape(
-            seed=settings.seed,
-            method=settings.method,
-            budget=settings.budget,
-            n_minima=settings.n_minima,
-            neighbourhood=settings.neighbourhood,
-            memory=settings.memory,
-            temperature=settings.temperature,
-            alpha=settings.alpha,
-            norm=settings.norm,
-            improvement_limit=settings.improvement_limit,
-            resolution=settings.resolution,
-            proposals=settings.proposals,
-            variant=settings.variant,
-            minima=settings.minima,
-            barriers=settings.barriers,
-            phase_temperatures=settings.phase_temperatures,
-        )
-    if not isinstance(settings, DensityCommand):
-        raise UserError("command", f"one of {', '.join(COMMANDS)}", type(settings).__name__, "choose one")
-    return Density(
-        seed=settings.seed,
-        method=settings.method,
-        budget=settings.budget,
-        level_width=settings.level_width,
-        low=settings.low,
-        high=settings.high,
-    )
+    kind = Landscape if isinstance(settings, LandscapeCommand) else Density
+    shared = {entry.name for entry in dataclasses.fields(kind)} & {entry.name for entry in dataclasses.fields(settings)}
+    return kind(**{name: getattr(settings, name) for name in shared})
 
 
-def survey(
-    settings: SurveyCommand, loaded: Loaded, folder: Path, line: str, *, resume: bool, console: Console
-) -> xarray.Dataset:
+def survey(settings: SurveyCommand, loaded: Loaded, folder: Path, line: str, *, resume: bool, console: Console) -> None:
     """Measure (or go on measuring) into `folder`, write the report and say what was found."""
     instrument = instrument_of(settings)
     data = loaded.by_class(settings.seed) or None
@@ -107,7 +79,6 @@ def survey(
     page = write_report(found, folder / survey_folder.REPORT)
     console.print(str(found["verdict_sentence"].item()), markup=False, soft_wrap=True)
     console.print(f"Report: {page}", markup=False, soft_wrap=True)
-    return found
 
 
 def _print_plan(instrument: Density | Landscape, settings: SurveyCommand, field: Field, console: Console) -> None:
