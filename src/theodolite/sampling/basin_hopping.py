@@ -7,6 +7,7 @@ Image Spaces", Algorithm 3.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -90,14 +91,7 @@ class SpinHopping:
         """Some kicks of every walker; the walkers carry their own generators."""
         costs = self.field.require("flip_costs")
         scaled = scaled_spins.scaled_costs(costs)
-        state = replace(
-            state,
-            spins=state.spins.copy(),
-            costs=state.costs.copy(),
-            energy=state.energy.copy(),
-            words=state.words.copy(),
-            minima=state.minima.copied(),
-        )
+        state = copy.deepcopy(state)
         each = max(1, _KICKS_A_STEP // self.n_walkers)
         n_accepted = _hop(
             scaled.pair,

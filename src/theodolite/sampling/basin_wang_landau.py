@@ -7,9 +7,10 @@ decreasing increment is that of Belardinelli and Pereyra, Phys. Rev. E 75, 04670
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -161,7 +162,7 @@ class BasinWangLandau:
 
     def walk(self, state: BasinWalkState, n_steps: int) -> tuple[BasinWalkState, dict[str, float | str]]:
         """A copy of ``state`` after ``n_steps`` more trial flips."""
-        state = _copied(state)
+        state = copy.deepcopy(state)
         costs = self.field.require("flip_costs")
         scaled = scaled_spins.scaled_costs(costs)
         n = len(state.spins)
@@ -224,12 +225,6 @@ class BasinWangLandau:
         first, second = (descend_exactly(costs, states).astype(np.int8) for states in (before, after))
         level = np.maximum(*energies) if energies else np.zeros(0)
         return SeenPasses(level, state.state[rows], state.coordinate[rows], first, second)
-
-
-def _copied(state: BasinWalkState) -> BasinWalkState:
-    held: dict[str, Any] = {entry.name: getattr(state, entry.name) for entry in fields(state)}
-    arrays: dict[str, Any] = {name: leaf.copy() for name, leaf in held.items() if isinstance(leaf, np.ndarray)}
-    return replace(state, **arrays, minima=state.minima.copied())
 
 
 @njit(nogil=True)

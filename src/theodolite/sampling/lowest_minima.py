@@ -7,7 +7,7 @@ the one with coordinate 0 positive; both are listed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from theodolite import spin_kernels
 from theodolite.field import Field, FlipCosts
 from theodolite.sampling.multicanonical import discrete_space
+from theodolite.site_changes import spin_rounding
 
 
 @final
@@ -51,19 +52,6 @@ class MinimaTable:
             self.ceiling,
             self.words,
             self.mirrored,
-        )
-
-    def copied(self) -> MinimaTable:
-        """A copy that shares no array."""
-        return replace(
-            self,
-            point=self.point.copy(),
-            energy=self.energy.copy(),
-            key=self.key.copy(),
-            found_at=self.found_at.copy(),
-            slot=self.slot.copy(),
-            count=self.count.copy(),
-            ceiling=self.ceiling.copy(),
         )
 
 
@@ -225,6 +213,5 @@ def _descend_rows(couplings: np.ndarray, external: np.ndarray, spins: np.ndarray
 def descend_exactly(costs: FlipCosts, spins: np.ndarray) -> np.ndarray:
     """The minima ``(batch, n)`` int64 below ``spins``, in full precision."""
     exact = spins.astype(np.float64)
-    largest = float((np.abs(costs.couplings).sum(1) + np.abs(costs.external)).max())
-    _descend_rows(costs.couplings, costs.external, exact, 1e-12 * max(1.0, largest))
+    _descend_rows(costs.couplings, costs.external, exact, spin_rounding(costs))
     return exact.astype(np.int64)

@@ -7,7 +7,8 @@ precise than the visits alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+import copy
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -222,7 +223,7 @@ def walk(field: Field, bin_width: float, state: WalkState, n_trials: int, invers
     Compiled where the field offers ``single_site`` or ``table`` (values are then brought up to date by exact
     changes); else one batch of all walkers a trial. ``n_trials`` is rounded up to a multiple of the walkers.
     """
-    state = copied(state)
+    state = copy.deepcopy(state)
     if field.single_site is None and field.table is None:
         _walk_batched(field, bin_width, state, n_trials, inverse_time)
     else:
@@ -243,13 +244,6 @@ def produce(field: Field, bin_width: float, state: WalkState) -> WalkState:
         visits=np.zeros_like(moved.visits),
         moves=np.zeros_like(moved.moves),
     )
-
-
-def copied(state: WalkState) -> WalkState:
-    """A copy that shares no array with ``state``."""
-    held: dict[str, Any] = {entry.name: getattr(state, entry.name) for entry in fields(state)}
-    arrays: dict[str, Any] = {name: leaf.copy() for name, leaf in held.items() if isinstance(leaf, np.ndarray)}
-    return replace(state, **arrays)
 
 
 def _walk_compiled(field: Field, bin_width: float, state: WalkState, n_trials: int, inverse_time: float) -> None:

@@ -7,6 +7,7 @@ temperatures together reach the low minima of every valley.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -120,15 +121,7 @@ class ParallelTempering:
 
     def step(self, state: TemperingState, generator: torch.Generator) -> tuple[TemperingState, dict[str, float | str]]:
         """Some thousand sweeps; the replicas carry their own generators."""
-        state = replace(
-            state,
-            point=state.point.copy(),
-            cost=state.cost.copy(),
-            energy=state.energy.copy(),
-            words=state.words.copy(),
-            swaps=state.swaps.copy(),
-            minima=state.minima.copied(),
-        )
+        state = copy.deepcopy(state)
         n_sweeps = self._sweeps_a_step()
         advance = self._advance_levels if self.field.flip_costs is None else self._advance_spins
         n_quenches = advance(state, state.n_sweeps + n_sweeps)

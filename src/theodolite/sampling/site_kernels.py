@@ -16,7 +16,7 @@ from numba import njit
 
 from theodolite.errors import MissingCapability
 from theodolite.field import Field, SingleSite
-from theodolite.space import DiscreteSpace
+from theodolite.site_changes import compiled_change
 
 
 def seed_generators(n: int, generator: torch.Generator) -> np.ndarray:
@@ -29,25 +29,12 @@ def seed_generators(n: int, generator: torch.Generator) -> np.ndarray:
 def single_site_of(field: Field) -> SingleSite:
     """The field's ``single_site``, or one made from its ``table``; raises MissingCapability without
     either."""
-    if field.single_site is not None:
-        return field.single_site
-    if field.table is None or not isinstance(field.space, DiscreteSpace):
+    change = compiled_change(field)
+    if change is None:
         raise MissingCapability(
             "field", "a field with single_site or table", f"{field.name!r} without", "use a method of batches"
         )
-    strides = field.space.levels ** np.arange(field.space.n_coordinates, dtype=np.int64)
-    return SingleSite(change=table_change, data=(field.table.numpy(), strides))
-
-
-@njit
-def table_change(levels: Any, site: int, new_level: int, data: Any) -> float:
-    """Change of a tabulated field: two look-ups at the indices before and after."""
-    table, strides = data
-    index = 0
-    for p in range(len(levels)):
-        index += strides[p] * np.int64(levels[p])
-    moved = index + strides[site] * (np.int64(new_level) - np.int64(levels[site]))
-    return np.float64(table[moved]) - np.float64(table[index])
+    return change
 
 
 @njit

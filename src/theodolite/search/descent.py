@@ -18,12 +18,12 @@ from torch import Tensor
 from theodolite import spin_kernels
 from theodolite.errors import FieldError, MissingCapability, UserError
 from theodolite.field import Field, FlipCosts, SingleSite
+from theodolite.site_changes import ROUNDING, compiled_change, spin_rounding
 from theodolite.space import DiscreteSpace
 
 Rule = Literal["steepest", "greedy"]
 Neighbourhood = Literal["any", "adjacent"]
 
-_ROUNDING = 1e-12  # relative, of changes computed in float64
 _BATCH_ROUNDING = 1e-6  # relative, of a float32 network in batches of different sizes
 _LARGEST_BLOCK = 2**24  # numbers held at once
 _GREEDY_BATCH = 32  # neighbours of one point evaluated before the first improving one is taken
@@ -140,21 +140,8 @@ def steepest_change_of(field: Field, point: Tensor, neighbourhood: Neighbourhood
     return space.from_levels(levels)
 
 
-def compiled_change(field: Field) -> SingleSite | None:
-    """The field's ``single_site``, or one that looks its ``table`` up; None where it has neither."""
-    if field.single_site is not None or field.table is None or not isinstance(field.space, DiscreteSpace):
-        return field.single_site
-    strides = field.space.levels ** np.arange(field.space.n_coordinates, dtype=np.int64)
-    return SingleSite(change=_table_change, data=(field.table.numpy(), strides))
-
-
-def spin_rounding(costs: FlipCosts) -> float:
-    """The largest gain of a flip that may be rounding, in units of the energy."""
-    return _ROUNDING * max(1.0, float((np.abs(costs.couplings).sum(1) + np.abs(costs.external)).max()))
-
-
 def _rounding(energy: Tensor) -> float:
-    return _ROUNDING * max(1.0, float(energy.abs().max())) if len(energy) else _ROUNDING
+    return ROUNDING * max(1.0, float(energy.abs().max())) if len(energy) else ROUNDING
 
 
 def _checked_space(field: Field, neighbourhood: Neighbourhood) -> DiscreteSpace:
@@ -247,16 +234,6 @@ def _greedy_descent(
 
 
 # ------------------------------------------------------------------ compiled changes of one coordinate
-
-
-@njit
-def _table_change(levels, site, new_level, data):
-    table, strides = data
-    index = 0
-    for p in range(len(levels)):
-        index += strides[p] * np.int64(levels[p])
-    moved = index + strides[site] * (np.int64(new_level) - np.int64(levels[site]))
-    return np.float64(table[moved]) - np.float64(table[index])
 
 
 @njit

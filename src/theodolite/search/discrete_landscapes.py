@@ -17,7 +17,8 @@ from scipy.spatial.distance import cdist
 from theodolite import spin_kernels
 from theodolite.errors import MissingCapability, UserError
 from theodolite.field import Field, FlipCosts
-from theodolite.search.descent import Neighbourhood, descend, is_minimum, spin_rounding
+from theodolite.search.descent import Neighbourhood, descend, is_minimum
+from theodolite.site_changes import spin_rounding
 from theodolite.space import DiscreteSpace
 
 
