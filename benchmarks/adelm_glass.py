@@ -6,7 +6,7 @@
 2019, section 5.1, whose map of another instance (its couplings and its norm are not known) had 58 basins, 44 of them
 among the 500 lowest minima: printed beside ours, nothing is claimed. Bars, on 2 cores: faithful 90 s, fast 5 s. Times
 exclude compilation (a mapping of 64 proposals before); the bar is of wall time, processor time is beside it. The 500
-lowest minima are those of two runs of parallel tempering with quenches, mirrors added.
+lowest minima are those on which two runs of parallel tempering with quenches agree.
 """
 
 import argparse
@@ -15,71 +15,30 @@ import time
 
 import numpy as np
 import torch
-from numba import njit
 
-from theodolite.field import Field, FlipCosts
+from theodolite.field import Field
 from theodolite.instruments.adelm import Adelm, AdelmMap
 from theodolite.sampling.attraction_diffusion import AttractionDiffusion
+from theodolite.sampling.lowest_minima import FoundMinima, agree
+from theodolite.sampling.parallel_tempering import ParallelTempering
 from theodolite.search.descent import descend
-from theodolite.spin_kernels import energy, flip, local_fields, state_key, steepest_descent, zobrist_keys
 from theodolite.systems import spin_glass
 
 BARS = {"faithful": 90.0, "fast": 5.0}
 LOWEST = 500
 
 
-@njit
-def tempered_minima(couplings, external, temperatures, n_sweeps, keys, seed):
-    """Minima met by quenching every replica each fifth sweep: states, energies (with repeats), keys."""
-    np.random.seed(seed)
-    n, n_replicas = len(couplings), len(temperatures)
-    spins = np.where(np.random.random((n_replicas, n)) < 0.5, -1.0, 1.0)
-    fields = np.empty((n_replicas, n))
-    now = np.empty(n_replicas)
-    for r in range(n_replicas):
-        fields[r] = local_fields(couplings, external, spins[r])
-        now[r] = energy(spins[r], fields[r], external, 0.0)
-    n_quenches = (n_sweeps // 5) * n_replicas
-    found, found_energy = np.empty((n_quenches, n), np.int8), np.empty(n_quenches)
-    found_key = np.empty(n_quenches, np.uint64)
-    k = 0
-    for sweep in range(n_sweeps):
-        for r in range(n_replicas):
-            for _ in range(n):
-                i = np.random.randint(n)
-                cost = 2.0 * spins[r, i] * fields[r, i]
-                if cost <= 0 or np.random.random() < np.exp(-cost / temperatures[r]):
-                    flip(couplings, spins[r], fields[r], i)
-                    now[r] += cost
-        for r in range(n_replicas - 1):
-            gain = (1 / temperatures[r] - 1 / temperatures[r + 1]) * (now[r] - now[r + 1])
-            if gain >= 0 or np.random.random() < np.exp(gain):
-                for i in range(n):
-                    spins[r, i], spins[r + 1, i] = spins[r + 1, i], spins[r, i]
-                    fields[r, i], fields[r + 1, i] = fields[r + 1, i], fields[r, i]
-                now[r], now[r + 1] = now[r + 1], now[r]
-        if sweep % 5 == 4:
-            for r in range(n_replicas):
-                state, field = spins[r].copy(), fields[r].copy()
-                steepest_descent(couplings, state, field, 1e-12)
-                for i in range(n):
-                    found[k, i] = np.int8(state[i])
-                found_energy[k] = energy(state, field, external, 0.0)
-                found_key[k] = state_key(state, keys)
-                k += 1
-    return found, found_energy, found_key
+def lowest_minima(field: Field, n_sweeps: int, seed: int) -> FoundMinima:
+    """The 500 lowest minima that a run of parallel tempering finds, mirrors among them."""
+    sampler, generator = ParallelTempering(field, n_lowest=LOWEST), torch.Generator().manual_seed(seed)
+    state = sampler.init(generator)
+    while state.n_sweeps < n_sweeps:
+        state, _ = sampler.step(state, generator)
+    return sampler.found(state)
 
 
-def lowest_minima(costs: FlipCosts, n_sweeps: int, seed: int) -> np.ndarray:
-    """The states of the 500 lowest minima that a run finds, mirrors added."""
-    keys, temperatures = zobrist_keys(len(costs.couplings)), np.geomspace(0.15, 1.3, 16)
-    states, energies, key = tempered_minima(costs.couplings, costs.external, temperatures, n_sweeps, keys, seed)
-    _, first = np.unique(key, return_index=True)
-    states, energies = states[first], energies[first]
-    near = np.argsort(energies)[:LOWEST]
-    both = np.unique(np.concatenate([states[near], -states[near]]), axis=0)
-    value = -0.5 * ((both @ costs.couplings) * both).sum(1)
-    return both[np.argsort(value, kind="stable")[:LOWEST]]
+def as_bytes(points: torch.Tensor) -> list[bytes]:
+    return [point.tobytes() for point in points.numpy().astype(np.int8)]
 
 
 def run(field: Field, variant: str, iterations: int, seed: int) -> tuple[AdelmMap, AdelmMap, float, float]:
@@ -120,19 +79,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # of torch; the compiled trials run in two threads
     field = spin_glass(100, seed=arguments.seed)
-    costs = field.require("flip_costs")
-    runs = [lowest_minima(costs, arguments.sweeps, seed) for seed in (1, 2)]
-    lowest = [{state.tobytes() for state in states.astype(np.int8)} for states in runs]
-    print(f"500 lowest minima: two runs of parallel tempering share {len(lowest[0] & lowest[1])}")
-    known = np.unique(np.concatenate(runs), axis=0).astype(np.float64)
-    order = np.argsort(-0.5 * ((known @ costs.couplings) * known).sum(1), kind="stable")[:LOWEST]
-    among = {state.tobytes() for state in known[order].astype(np.int8)}
+    first, second = (lowest_minima(field, arguments.sweeps, seed) for seed in (1, 2))
+    print(f"500 lowest minima: two runs of parallel tempering agree: {agree(first, second, LOWEST)}")
+    among = set(as_bytes(first.point))
     for variant in ("fast", "faithful"):
         run(field, variant, 64, 1)
         before, after, seconds, worked = run(field, variant, arguments.iterations, arguments.run_seed)
         known_before, known_after = (
-            sum(state.numpy().astype(np.int8).tobytes() in among for state in found.representative)
-            for found in (before, after)
+            sum(state in among for state in as_bytes(found.representative)) for found in (before, after)
         )
         held = "held" if seconds <= BARS[variant] else "MISSED"
         print(

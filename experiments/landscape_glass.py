@@ -22,8 +22,9 @@ import torch
 import xarray
 
 import theodolite as th
+from theodolite import disconnectivity
 from theodolite.field import Field
-from theodolite.instruments import disconnectivity, landscape_checks
+from theodolite.instruments import landscape_checks
 from theodolite.instruments.adelm import Adelm, AdelmMap
 from theodolite.instruments.attraction_borders import attraction_barriers
 from theodolite.instruments.barriers import pair_barriers

@@ -6,8 +6,6 @@ local fields L_i = sum_k J_ik s_k + h_i beside the spins; `flip` updates both.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
@@ -55,16 +53,6 @@ def steepest_descent(couplings: np.ndarray, spins: np.ndarray, fields: np.ndarra
             return n_flips
         flip(couplings, spins, fields, best)
         n_flips += 1
-
-
-@njit(cache=False)
-def state_key(spins: np.ndarray, keys: np.ndarray) -> Any:
-    """Zobrist key of a state: exclusive or of the random 64-bit ``keys`` of its up spins."""
-    key = np.uint64(0)
-    for i in range(len(spins)):
-        if spins[i] > 0:
-            key ^= keys[i]
-    return key
 
 
 def zobrist_keys(n: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.search.flooding import exact_barrier
 from theodolite import systems
 from theodolite.errors import UserError
 from theodolite.field import Field
@@ -30,27 +31,6 @@ STEEPEST = 64.0 / (3.0 * math.sqrt(3.0))
 
 def ends():
     return torch.tensor([[-1.0]]), torch.tensor([[1.0]])
-
-
-def flooded(energy, n, first, second):
-    """Exact barrier between two states: states join in rising order of energy."""
-    parent = np.arange(2**n)
-    seen = np.zeros(2**n, bool)
-
-    def root(i):
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for state in np.argsort(energy):
-        seen[state] = True
-        for k in range(n):
-            if seen[state ^ (1 << k)]:
-                parent[root(state)] = root(state ^ (1 << k))
-        if seen[first] and seen[second] and root(first) == root(second):
-            return energy[state]
-    raise AssertionError
 
 
 @pytest.mark.parametrize("search", ["paper", "bisection"])
@@ -84,7 +64,7 @@ def test_barriers_of_a_small_glass_are_upper_bounds_with_their_paths():
     first, second = np.triu_indices(len(minima), 1)
     diffusion = AttractionDiffusion(field, improvement_limit=30)
     found = attraction_barriers(diffusion, points[minima[first]], points[minima[second]], 0.2, seeded())
-    exact = np.array([flooded(energy, n, minima[i], minima[j]) for i, j in zip(first, second, strict=True)])
+    exact = np.array([exact_barrier(energy, n, minima[i], minima[j]) for i, j in zip(first, second, strict=True)])
     assert (found.level.numpy() >= exact - 1e-9).all()
     assert (found.level.numpy() - exact).mean() < 0.2 * (exact.mean() - energy.min())
     assert (found.level.numpy() < exact + 1e-9).mean() > 0.5

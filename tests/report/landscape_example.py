@@ -7,7 +7,7 @@ import xarray as xr
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
-from theodolite.instruments import disconnectivity
+from theodolite import disconnectivity
 from theodolite.search import passes
 
 

@@ -1,10 +1,14 @@
 """The page as a person meets it, in a headless Chromium with the network off."""
 
-import contextlib
-
 import pytest
 
+from tests.report import browsing
+from tests.report.browsing import until
 from theodolite.report import write_report
+
+
+def opened(chromium, file, **options):
+    return browsing.opened(chromium, file, (".chart .main-svg", ".readout dd"), **options)
 
 
 @pytest.fixture(scope="module")
@@ -12,31 +16,6 @@ def files(converged, doubtful, example, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     surveys = {"converged": converged, "doubtful": doubtful, "ising": example.ising_example()}
     return {name: write_report(survey, folder / f"{name}.html") for name, survey in surveys.items()}
-
-
-@contextlib.contextmanager
-def opened(chromium, file, **options):
-    context = chromium.new_context(offline=True, **{"viewport": {"width": 1280, "height": 1000}, **options})
-    page = context.new_page()
-    page.trouble, page.asked = [], []
-    page.on("console", lambda message: page.trouble.append(message.text) if message.type != "log" else None)
-    page.on("pageerror", lambda error: page.trouble.append(str(error)))
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.goto(file.as_uri())
-    page.wait_for_selector(".chart .main-svg")
-    page.wait_for_selector(".readout dd")
-    yield page
-    context.close()
-
-
-def until(page, expression, wanted):
-    """Wait for a page that forbids eval, which the driver's own waiting would need."""
-    for _ in range(200):
-        found = page.evaluate(expression)
-        if found == wanted:
-            return
-        page.wait_for_timeout(25)
-    pytest.fail(f"{expression} is {found}, not {wanted}")
 
 
 def title(page):
@@ -106,7 +85,7 @@ def test_dark_mode_recolours_the_page_and_the_figures(chromium, files):
     with opened(chromium, files["converged"]) as page:
         assert page.evaluate(colour) == "rgb(255, 255, 255)"
         page.emulate_media(color_scheme="dark")
-        until(page, colour, "rgb(23, 27, 32)")
+        until(page, colour, lambda found: found == "rgb(23, 27, 32)")
         assert page.evaluate("getComputedStyle(document.body).color") == "rgb(230, 233, 236)"
 
 
@@ -137,7 +116,7 @@ def test_figures_and_numbers_can_be_saved(chromium, files, converged):
 def test_the_command_can_be_copied_or_is_selected(chromium, files):
     with opened(chromium, files["converged"]) as page:
         page.click("[data-copy=command]")
-        until(page, "document.querySelector('[data-copy=command]').textContent === 'Copy'", False)
+        until(page, "document.querySelector('[data-copy=command]').textContent === 'Copy'", lambda found: not found)
 
 
 def test_print_uses_light_figures_on_paper(chromium, files):

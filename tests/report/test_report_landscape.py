@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from theodolite import result
-from theodolite.instruments import disconnectivity
+from tests.random_trees import random_tree
+from theodolite import disconnectivity, result
 from theodolite.report import films, landscape
 from theodolite.report.disconnectivity_figure import disconnectivity_figure
 from theodolite.report.landscape_section import landscape_section
 from theodolite.report.overlay_figure import matching, overlay_figure
 from theodolite.report.page import render
 from theodolite.report.themes import DARK, LIGHT
-from theodolite.report.tree_layout import agreement, trunks
+from theodolite.report.tree_layout import trunks
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +31,6 @@ def glass(landscapes):
 @pytest.fixture(scope="module")
 def surface(landscapes):
     return result.validate(landscapes.surface_example())
-
-
-def random_tree(seed, n, missing=0.0):
-    generator = np.random.default_rng(seed)
-    energy = generator.normal(size=n)
-    height = np.triu(generator.exponential(size=(n, n)), 1)
-    upper = np.maximum(energy[:, None], energy) + height + height.T
-    gone = np.triu(generator.random((n, n)) < missing, 1)
-    upper[gone | gone.T] = np.inf
-    return energy, disconnectivity.tree(energy, upper, np.maximum(energy[:, None], energy))
 
 
 @pytest.mark.parametrize("name", ["digits", "glass", "surface"])
@@ -103,15 +93,6 @@ def test_pruning_trunks_is_pruning_the_tree(seed):
     joins = np.where(smaller.joins >= 0, kept[smaller.joins], -1)
     assert np.array_equal(joins, laid.joins[kept])
     assert np.array_equal(smaller.upper, laid.upper[kept])
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_agreement_is_the_comparison_of_the_instrument(seed):
-    generator = np.random.default_rng(seed)
-    (_, one), (_, other) = random_tree(seed, 20), random_tree(seed + 1, 25)
-    pairs = np.stack([generator.permutation(20)[:9], generator.permutation(25)[:9]], axis=1)
-    for ours, theirs, match in ((one, other, pairs), (one, one, np.stack([np.arange(20)] * 2, axis=1))):
-        assert np.array_equal(agreement(ours, theirs, match), disconnectivity.compare(ours, theirs, match))
 
 
 def test_the_headline_says_kinds_deepest_and_lowest_pass(digits, glass, surface):

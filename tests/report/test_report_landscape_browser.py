@@ -1,12 +1,16 @@
 """The landscape section as a person meets it, in a headless Chromium with the network off."""
 
-import contextlib
-
 import numpy as np
 import pytest
 
+from tests.report import browsing
+from tests.report.browsing import until
 from theodolite.report import write_report
 from theodolite.report.disconnectivity_figure import disconnectivity_figure
+
+
+def opened(chromium, file, **options):
+    return browsing.opened(chromium, file, ("[data-figure=tree] .main-svg", ".leaves button"), **options)
 
 
 @pytest.fixture(scope="module")
@@ -25,32 +29,6 @@ def files(surveys, landscapes, converged, tmp_path_factory):
     files = {name: write_report(survey, folder / f"{name}.html") for name, survey in surveys.items()}
     pair = [landscapes.glass_example(60, 30), landscapes.glass_example(60, 40, search=1, n_near=2), converged]
     return files | {"several": write_report(pair, folder / "several.html")}
-
-
-@contextlib.contextmanager
-def opened(chromium, file, **options):
-    context = chromium.new_context(offline=True, **{"viewport": {"width": 1280, "height": 1000}, **options})
-    page = context.new_page()
-    page.trouble, page.asked = [], []
-    page.on("console", lambda message: page.trouble.append(message.text) if message.type != "log" else None)
-    page.on("pageerror", lambda error: page.trouble.append(str(error)))
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.goto(file.as_uri())
-    page.wait_for_selector("[data-figure=tree] .main-svg")
-    page.wait_for_selector(".leaves button", state="attached")
-    yield page
-    context.close()
-
-
-def until(page, expression, holds):
-    """Wait for a page that forbids eval, which the driver's own waiting would need."""
-    found = None
-    for _ in range(200):
-        found = page.evaluate(expression)
-        if holds(found):
-            return found
-        page.wait_for_timeout(25)
-    return pytest.fail(f"{expression} stays {found}")
 
 
 TITLE = "document.querySelector('.landscape .readout h3').textContent"

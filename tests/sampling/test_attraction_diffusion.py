@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.stats import chisquare, kstest
 
+from tests.search.flooding import exact_barrier
 from theodolite import systems
 from theodolite.errors import FieldError, UserError
 from theodolite.field import Field
@@ -157,27 +158,6 @@ def two_minima(n=10, seed=2):
     lowest = np.min([energy[index ^ (1 << k)] for k in range(n)], axis=0)
     minima = index[energy < lowest]
     return field, points[minima], energy, minima
-
-
-def exact_barrier(energy, n, first, second):
-    """The least highest energy between two states over all paths, by flooding states in rising order."""
-    parent = np.arange(2**n)
-    seen = np.zeros(2**n, bool)
-
-    def root(i):
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for state in np.argsort(energy):
-        seen[state] = True
-        for k in range(n):
-            if seen[state ^ (1 << k)]:
-                parent[root(state)] = root(state ^ (1 << k))
-        if seen[first] and seen[second] and root(first) == root(second):
-            return energy[state]
-    raise AssertionError
 
 
 @pytest.mark.parametrize("case", ["compiled", "torch", "component"])

@@ -46,6 +46,27 @@ def flood_barriers(energy, places):
     return barrier
 
 
+def exact_barrier(energy, n, first, second):
+    """The least highest energy between two states over all paths, by flooding states in rising order."""
+    parent = np.arange(2**n)
+    seen = np.zeros(2**n, bool)
+
+    def root(i):
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for state in np.argsort(energy):
+        seen[state] = True
+        for k in range(n):
+            if seen[state ^ (1 << k)]:
+                parent[root(state)] = root(state ^ (1 << k))
+        if seen[first] and seen[second] and root(first) == root(second):
+            return energy[state]
+    raise AssertionError
+
+
 def grid_of(field, low, high, n):
     """Energies ``(n, n, ...)`` on a grid between the corners ``low`` and ``high``, and the sides' coordinates."""
     import torch

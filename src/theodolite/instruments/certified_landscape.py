@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import torch
 
+from theodolite import disconnectivity
 from theodolite.field import Field
-from theodolite.instruments import disconnectivity, landscape_checks
+from theodolite.instruments import landscape_checks
 from theodolite.instruments.landscape_findings import (
     Barriers,
     LandscapeFindings,

@@ -10,8 +10,8 @@ import torch
 import xarray
 from torch import Tensor
 
+from theodolite import disconnectivity
 from theodolite.errors import UserError
-from theodolite.instruments import disconnectivity
 from theodolite.instruments.surveying import check_variables
 from theodolite.instruments.verdict import Check
 from theodolite.result import validate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -18,12 +18,6 @@ from theodolite.space import Box, DiscreteSpace
 
 # n, generator -> points (n, *shape), and the latent vectors (n, axis) they were made from, or None
 Propose = Callable[[int, torch.Generator], tuple[Tensor, Tensor | None]]
-
-
-class Settle(Protocol):
-    """Points ``(n, *shape)`` -> their minima ``(n, *shape)`` and energies ``(n,)``."""
-
-    def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 def from_space_and_data(field: Field, data: Tensor | None) -> Propose:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from theodolite.instruments import disconnectivity
+from theodolite import disconnectivity
 from theodolite.instruments.landscape_findings import Barriers, LandscapePath, least_lower_bounds
 from theodolite.search.passes import bottlenecks, spanning_forest
 

@@ -4,11 +4,12 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from theodolite.disconnectivity import compare
 from theodolite.report import landscape
 from theodolite.report.disconnectivity_figure import TREE_MARGIN, energy_range, energy_title
 from theodolite.report.figures import finish
 from theodolite.report.themes import LIGHT, Theme
-from theodolite.report.tree_layout import agreement, trunks
+from theodolite.report.tree_layout import trunks
 from theodolite.report.tree_lines import crossbar_lines, trunk_lines, upright_lines
 
 
@@ -20,7 +21,7 @@ def overlay_figure(dataset_a: xr.Dataset, dataset_b: xr.Dataset, theme: Theme = 
     """
     one, other = landscape.basins(dataset_a), landscape.basins(dataset_b)
     pairs = matching(dataset_a, dataset_b)
-    agrees = agreement(one.tree, other.tree, pairs)
+    agrees = compare(one.tree, other.tree, pairs)
     ends, n = one.trunks, len(one.energy)
     place = np.empty(n)
     place[ends.order] = np.arange(n)

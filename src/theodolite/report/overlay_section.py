@@ -6,11 +6,11 @@ from typing import Any
 import plotly.graph_objects as go
 import xarray as xr
 
+from theodolite.disconnectivity import compare
 from theodolite.report import landscape
 from theodolite.report.overlay_figure import matching, overlay_figure
 from theodolite.report.parts import figure_pair, plain
 from theodolite.report.themes import Theme
-from theodolite.report.tree_layout import agreement
 
 
 def overlay_section(one: xr.Dataset, other: xr.Dataset, names: tuple[str, str], key: str) -> dict[str, Any] | None:
@@ -19,7 +19,7 @@ def overlay_section(one: xr.Dataset, other: xr.Dataset, names: tuple[str, str], 
         return None
     pairs = matching(one, other)
     first, second = landscape.basins(one), landscape.basins(other)
-    answers = agreement(first.tree, second.tree, pairs)
+    answers = compare(first.tree, second.tree, pairs)
     agreeing, testable = int((answers == 1).sum()), int((answers >= 0).sum())
     headline = _headline(agreeing, testable, names)
     shared = (

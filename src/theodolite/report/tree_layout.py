@@ -62,33 +62,3 @@ def trunks(tree: np.ndarray, energy: np.ndarray, kept: np.ndarray | None = None)
     root = elder[-1] if elder else -1
     order = [*sides[root][0], root, *sides[root][1]] if root >= 0 else []
     return Trunks(np.asarray(energy, float), joins, upper, lower, merge, np.array(order, int))
-
-
-def agreement(tree_a: np.ndarray, tree_b: np.ndarray, matching: np.ndarray) -> np.ndarray:
-    """For each merge of ``tree_a`` whether ``tree_b`` joins the same matched minima: 1 yes, 0 no, -1 not testable.
-
-    ``matching`` ``(m, 2)`` pairs minima of the two trees. Merges of equal level count as one (Hill, Nijkamp and Zhu
-    2019, Figure 15). The same answer as `theodolite.instruments.disconnectivity.compare`, which a report, made from
-    a file alone, does not load.
-    """
-    theirs = set(_joined(tree_b, matching[:, 1]))
-    return np.array([-1 if group is None else int(group in theirs) for group in _joined(tree_a, matching[:, 0])], int)
-
-
-def _joined(tree: np.ndarray, matched: np.ndarray) -> list[frozenset[int] | None]:
-    n = len(tree) + 1
-    below: list[frozenset[int]] = [frozenset()] * n
-    for place, minimum in enumerate(matched.tolist()):
-        below[minimum] = frozenset([place])
-    found: list[frozenset[int] | None] = []
-    for one, other, level in np.asarray(tree)[:, :3].tolist():
-        first, second = below[int(one)], below[int(other)]
-        below.append(first | second)
-        found.append(below[-1] if first and second and np.isfinite(level) else None)
-    whole = below[n:]
-    for row in range(len(tree) - 1, -1, -1):
-        found[row] = whole[row] if found[row] is not None else None
-        for child in (int(tree[row, 0]) - n, int(tree[row, 1]) - n):
-            if child >= 0 and tree[child, 2] == tree[row, 2]:
-                whole[child] = whole[row]
-    return found

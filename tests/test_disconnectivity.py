@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.random_trees import random_tree
+from theodolite import disconnectivity
 from theodolite.errors import UserError
-from theodolite.instruments import disconnectivity
 from theodolite.search import passes
 
 
@@ -234,3 +235,40 @@ def test_bad_depths_windows_and_matchings_are_refused():
         disconnectivity.compare(merges, merges, np.array([[0, 1], [0, 2]]))
     with pytest.raises(UserError, match="tree"):
         disconnectivity.prune(merges, energy[:3], 1.0)
+
+
+def agreement_by_sets(tree_a, tree_b, matching):
+    """`compare` by its definition, with sets of places instead of bits."""
+
+    def joined(tree, matched):
+        n = len(tree) + 1
+        below = [frozenset()] * n
+        for place, minimum in enumerate(matched.tolist()):
+            below[minimum] = frozenset([place])
+        found = []
+        for one, other, level in np.asarray(tree)[:, :3].tolist():
+            first, second = below[int(one)], below[int(other)]
+            below.append(first | second)
+            found.append(below[-1] if first and second and np.isfinite(level) else None)
+        whole = below[n:]
+        for row in range(len(tree) - 1, -1, -1):
+            found[row] = whole[row] if found[row] is not None else None
+            for child in (int(tree[row, 0]) - n, int(tree[row, 1]) - n):
+                if child >= 0 and tree[child, 2] == tree[row, 2]:
+                    whole[child] = whole[row]
+        return found
+
+    theirs = set(joined(tree_b, matching[:, 1]))
+    return np.array([-1 if group is None else int(group in theirs) for group in joined(tree_a, matching[:, 0])], int)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_comparison_is_that_of_sets_of_matched_minima(seed):
+    generator = np.random.default_rng(100 + seed)
+    (_, ours), (_, theirs) = (random_tree(2 * seed + k, 30, missing=0.9 if seed % 2 else 0.0) for k in (0, 1))
+    n_matched = 3 + 3 * seed
+    matching = np.stack([generator.choice(30, n_matched, replace=False) for _ in range(2)], 1)
+    found = disconnectivity.compare(ours, theirs, matching)
+    assert np.array_equal(found, agreement_by_sets(ours, theirs, matching))
+    if seed == 2:
+        assert set(found.tolist()) == {-1, 0, 1}

@@ -202,7 +202,9 @@ def compare(tree_a: np.ndarray, tree_b: np.ndarray, matching: np.ndarray) -> np.
     """
     matching = _matched(tree_a, tree_b, matching)
     theirs = set(_joined_sets(tree_b, matching[:, 1]))
-    return np.array([-1 if group is None else int(group in theirs) for group in _joined_sets(tree_a, matching[:, 0])])
+    return np.array(
+        [-1 if group is None else int(group in theirs) for group in _joined_sets(tree_a, matching[:, 0])], int
+    )
 
 
 def tree_distance(
