@@ -18,6 +18,7 @@ from theodolite import locality
 from theodolite.embedding import Embedding, OneHot, Scale
 from theodolite.errors import FieldError, UserError
 from theodolite.field import Field, LevelDifferences, Terms, TermWindow
+from theodolite.outputs import Outputs
 from theodolite.space import DiscreteSpace, Space
 
 _ACTIVATION_BYTES = 2**25  # a batch whose activations exceed this leaves the processor's caches (measured)
@@ -174,6 +175,39 @@ class Network:
             repr(text),
             f"this network has {self.n_outputs} output(s)",
         )
+
+    # ------------------------------------------------------------------ all outputs at once
+
+    def all_outputs(self, dtype: torch.dtype = torch.float32, *, classify: bool = True) -> Outputs:
+        """Every output at once, with gradients, over the continuous hull of the space.
+
+        With ``classify`` a single output z counts as the two classes (0, z); without it stays one number, as a
+        regression wants. In float64 the module is evaluated in double precision throughout, on a copy. Raises
+        MissingCapability for an embedding that has no continuous form.
+        """
+        low, high = self.space.bounds()
+        n = self.space.n_coordinates
+        module = self.module if dtype == self._parameter_dtype() else copy.deepcopy(self.module).to(dtype)
+        binary = classify and self.n_outputs == 1
+
+        def function(x: Tensor) -> Tensor:
+            output = module(self._finish(self.embedding.continuous(x))).reshape(len(x), self.n_outputs)
+            return torch.cat([torch.zeros_like(output), output], 1) if binary else output
+
+        self.embedding.continuous(torch.zeros((1, *self.space.shape), dtype=dtype))
+        return Outputs(
+            function,
+            self.space.shape,
+            torch.full((n,), low, dtype=torch.float64),
+            torch.full((n,), high, dtype=torch.float64),
+            2 if binary else self.n_outputs,
+            dtype=dtype,
+            batch_size=self._batch_size,
+            name=self.name,
+        )
+
+    def _parameter_dtype(self) -> torch.dtype | None:
+        return next((p.dtype for p in self.module.parameters() if p.dtype.is_floating_point), None)
 
     # ------------------------------------------------------------------ construction of fields
 

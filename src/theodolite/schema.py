@@ -27,6 +27,10 @@ def _landscape(name: str, dims: str, unit: str, meaning: str, required: bool = F
     return Variable("landscape", name, tuple(dims.split()), unit, meaning, required)
 
 
+def _boundary(name: str, dims: str, unit: str, meaning: str, required: bool = False) -> Variable:
+    return Variable("boundary", name, tuple(dims.split()), unit, meaning, required)
+
+
 _DENSITY = (
     _density("level", "level", "observable", "centre of the bin", True),
     _density("level_edges", "level_edge", "observable", "edges of the bins", True),
@@ -151,10 +155,92 @@ _LANDSCAPE = (
     _landscape("verdict_sentence", "", "-", "the verdict in words, naming what failed and where", True),
 )
 
-SCHEMA: tuple[Variable, ...] = _DENSITY + _LANDSCAPE
+_BOUNDARY = (
+    _boundary("input", "image point_*", "space", "the inputs", True),
+    _boundary("label", "image", "-", "their true classes; -1: not given"),
+    _boundary("class_name", "class", "-", "names of the classes"),
+    _boundary("output", "image class", "logit", "outputs at the input"),
+    _boundary("predicted_class", "image", "-", "the class the network gives the input", True),
+    _boundary("probability", "image", "-", "softmax of the predicted class"),
+    _boundary(
+        "flip_point",
+        "image point_*",
+        "space",
+        "the closest point found where the answer flips, on the far side; NaN: none found",
+        True,
+    ),
+    _boundary("distance", "image", "input units", "from the input to the flip point; inf: none found", True),
+    _boundary(
+        "distance_lower_bound", "image", "input units", "no flip point is nearer: proven; 0 where nothing is", True
+    ),
+    _boundary("certificate", "image", "-", "what proves the lower bound", True),
+    _boundary("target_class", "image", "-", "the class on the far side; -1: none found", True),
+    _boundary(
+        "residual",
+        "image",
+        "logit",
+        "output of the target class minus that of the predicted class at the flip point, in [0, 1e-9]",
+        True,
+    ),
+    _boundary("units", "image", "-", "forward and backward passes spent on the image's search", True),
+    _boundary("outcome", "image", "-", '"found", or why not, in words', True),
+    _boundary(
+        "violation",
+        "image",
+        "-",
+        "largest violated constraint of the best point, where none is feasible; 0: none violated",
+    ),
+    _boundary(
+        "pair_flip_point",
+        "image class point_*",
+        "space",
+        "closest point found where the predicted class and this one tie and all others are below",
+    ),
+    _boundary(
+        "pair_distance", "image class", "input units", "its distance; inf: none found, NaN for the predicted class"
+    ),
+    _boundary("pair_residual", "image class", "logit", "output of this class minus that of the predicted class there"),
+    _boundary("pair_lower_bound", "image class", "input units", "proven for this class alone"),
+    _boundary("meeting_point", "image point_*", "space", "closest point found where several classes tie"),
+    _boundary("meeting_distance", "image", "input units", "its distance; inf: none found"),
+    _boundary("meeting_class", "image rank", "-", "the classes that tie"),
+    _boundary("score", "score", "-", '"distance", "softmax", "margin"'),
+    _boundary("auroc", "score", "-", "probability that a mistake has a lower score than a correct answer"),
+    _boundary("auroc_low", "score", "-", "lower end of the 95% bootstrap interval"),
+    _boundary("auroc_high", "score", "-", "upper end"),
+    _boundary("ambiguous", "image", "-", "1: the flip point lies within the stated measurement uncertainty"),
+    _boundary(
+        "direction_mean",
+        "class point_*",
+        "input units",
+        "mean change from input to flip point over the inputs of the predicted class",
+    ),
+    _boundary(
+        "direction_component", "class component point_*", "-", "principal directions of these changes, unit length"
+    ),
+    _boundary(
+        "direction_explained", "class component", "-", "share of their squared length in each principal direction"
+    ),
+    _boundary(
+        "feature_changed",
+        "point_*",
+        "-",
+        "share of the images in which this feature changes by more than the attribute change_threshold",
+    ),
+    _boundary("suspicious_image", "suspect", "-", "images whose label the network contradicts, nearest flip first"),
+    _boundary("check_name", "check", "-", "a check of the verdict"),
+    _boundary("check_value", "check", "-", "what was measured"),
+    _boundary("check_limit", "check", "-", "what was asked for"),
+    _boundary("check_passed", "check", "-", "1 yes, 0 no, -1 not tested"),
+    _boundary("check_sentence", "check", "-", "the check in words"),
+    _boundary("verdict", "", "-", '"exact", "bracketed", "converged" or "not converged"', True),
+    _boundary("verdict_sentence", "", "-", "the verdict in words, naming what failed and where", True),
+)
+
+SCHEMA: tuple[Variable, ...] = _DENSITY + _LANDSCAPE + _BOUNDARY
 
 ATTRIBUTES: dict[str, str] = {
-    "instrument": 'the question asked: "density" or "landscape"',
+    "instrument": 'the question asked: "density", "landscape" or "boundary"',
     "observable": 'the number surveyed, such as "logit:1"',
     "observable_sentence": "the observable in words",
     "space": 'the input space, such as "grid:1x28x28:256"',
@@ -174,5 +260,10 @@ ATTRIBUTES: dict[str, str] = {
     "citations": "the sources of the methods used, a JSON list of strings",
     "probability": '"sigmoid" where the observable is a binary log-odds, else ""',
     "version": "of theodolite",
+    "norm": 'of boundary distances: "L2", "L1" or "Linf"',
+    "constraints": "what flip points may change, in words",
+    "uncertainty": "of the measured inputs, in input units: flip points nearer than this make an answer ambiguous",
+    "change_threshold": "a feature that changes by less counts as unchanged, in input units",
+    "reference": "number of reference points from which searches could start",
 }
 REQUIRED_ATTRIBUTES = ("instrument", "observable", "space", "log_volume", "method", "seed")

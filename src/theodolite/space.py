@@ -68,6 +68,10 @@ class Space(abc.ABC):
             )
         return self._inside(x).flatten(1).all(1)
 
+    @abc.abstractmethod
+    def bounds(self) -> tuple[float, float]:
+        """Least and largest value of a coordinate in the continuous hull; infinite where it has no edge."""
+
     def log_reference(self, x: Tensor) -> Tensor:
         """ln of the reference density up to a constant, ``(batch,)`` float64: 0 where it is uniform."""
         return torch.zeros(len(x), dtype=torch.float64)
@@ -129,6 +133,9 @@ class Grid(DiscreteSpace):
     def spec(self) -> str:
         return f"grid:{'x'.join(map(str, self.shape))}:{self.levels}"
 
+    def bounds(self) -> tuple[float, float]:
+        return 0.0, float(self.levels - 1)
+
     def describe(self) -> str:
         size = " x ".join(str(s) for s in self.shape if s != 1) or "1"
         return f"{size} pixels of {self.levels} levels: e^{self.log_volume:.0f} inputs"
@@ -165,6 +172,9 @@ class Spins(DiscreteSpace):
 
     def spec(self) -> str:
         return f"spins:{self.n}"
+
+    def bounds(self) -> tuple[float, float]:
+        return -1.0, 1.0
 
     def describe(self) -> str:
         return f"{self.n} spins of -1 or +1: e^{self.log_volume:.0f} states"
@@ -206,6 +216,9 @@ class Box(Space):
     def spec(self) -> str:
         return f"box:{'x'.join(map(str, self.shape))}:{_shortest(self.low)}:{_shortest(self.high)}"
 
+    def bounds(self) -> tuple[float, float]:
+        return self.low, self.high
+
     def describe(self) -> str:
         return f"{self.n_coordinates} real inputs in [{self.low:g}, {self.high:g}]: volume e^{self.log_volume:.1f}"
 
@@ -244,6 +257,9 @@ class Latent(Space):
 
     def spec(self) -> str:
         return f"latent:{self.dim}"
+
+    def bounds(self) -> tuple[float, float]:
+        return -math.inf, math.inf
 
     def describe(self) -> str:
         return f"{self.dim} latent coordinates under N(0, I): probabilities, total 1"
