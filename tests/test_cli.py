@@ -87,7 +87,7 @@ except SystemExit as done:
     print('exit', done.code)
 print('loaded', sorted({heavy} & set(sys.modules)))
 """
-    for flags in (["--help"], ["density", "--help"], ["--version"]):
+    for flags in (["--help"], ["density", "--help"], ["boundary", "--help"], ["--version"]):
         run = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=True)
         assert run.stdout.rstrip().endswith("loaded []"), run.stdout
     assert theodolite.__version__ in run.stdout
@@ -98,7 +98,7 @@ def test_help_names_every_command_and_no_command_is_help(capsys):
         main([])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    for command in ("demo", "density", "landscape", "resume", "report", "compare", "export", "inspect"):
+    for command in ("demo", "density", "landscape", "boundary", "resume", "report", "compare", "export", "inspect"):
         assert command in said
 
 
@@ -415,3 +415,66 @@ def test_a_landscape_in_the_latent_space_of_a_generator(folder, capsys):
 def test_landscapes_refuse_in_one_line_and_leave_no_trace(folder, capsys, flags, argument):
     refused(capsys, ["landscape", "--system", "spin_glass:8", *flags], argument)
     assert not (folder / "survey").exists()
+
+
+# -------- boundaries --------
+
+BOUNDARY = ["boundary", "--model", "tiny_models:inked", "--space", "box:1x2x2:0:1", "--budget", "100000 evaluations"]
+
+
+@pytest.fixture
+def grey(folder):
+    """data.npz with 40 grey 2x2 images to train on and 12 to test, labelled rightly but for one."""
+    x = np.random.default_rng(0).random((52, 2, 2)).astype(np.float32)
+    y = (x.sum((1, 2)) > 2).astype(int)
+    y[45] = 1 - y[45]
+    np.savez(folder / "data.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    return folder
+
+
+def test_a_boundary_is_surveyed_reported_and_resumed(grey, capsys):
+    flags = [*BOUNDARY, "--data", "data.npz", "--images", "8", "--seed", "2", "--targets", "all"]
+    assert main([*flags, "--dry-run"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "8 of 8 inputs" in said and "Reference points: 40" in said and "nothing was written" in said
+    assert not (grey / "survey").exists()
+    assert main([*flags, "--out", "run"]) == 0
+    assert "Report: " in capsys.readouterr().out and (grey / "run" / "report.html").stat().st_size > 10_000
+    survey = open_survey("run")["boundary"].to_dataset()
+    # z = 2 (sum - 2) is 0 at distance |sum - 2| / 2 where the box does not interfere, farther where it does
+    sums = survey.input.values.astype(float).sum((1, 2, 3))
+    assert survey.sizes["image"] == 8 and (survey.distance.values >= abs(sums - 2) / 2 - 1e-9).all()
+    assert (survey.distance_lower_bound <= survey.distance).all()
+    assert survey.attrs["reference"] == 40 and survey.predicted_class.values.tolist() == (sums > 2).astype(int).tolist()
+    assert main(["resume", "run"]) == 0
+    assert "has ended" in capsys.readouterr().out
+    assert main(["boundary", "--config", "run/settings.toml", "--out", "again"]) == 0
+    assert open_survey("again")["boundary"].to_dataset().equals(survey)
+
+
+def test_an_interrupted_boundary_is_resumed(grey, capsys):
+    flags = [*BOUNDARY, "--data", "data.npz", "--data-set", "train", "--certificate", "none", "--effort", "quick"]
+    assert main([*flags, "--out", "whole"]) == 0
+    assert main([*flags, "--budget", "10 evaluations", "--targets", "1:0", "--out", "run"]) == 0
+    assert "pairs were left when the budget was spent" in capsys.readouterr().out
+    settings = grey / "run" / "settings.toml"
+    settings.write_text(settings.read_text().replace("10 evaluations", "100000 evaluations"))
+    assert main(["resume", "run"]) == 0
+    survey, whole = (open_survey(name)["boundary"].to_dataset() for name in ("run", "whole"))
+    assert survey.sizes["image"] == 40 and survey.attrs["reference"] == 0
+    assert survey.input.equals(whole.input) and survey.distance.values == pytest.approx(whole.distance.values)
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["boundary"], ["model", "--model"]),
+        (BOUNDARY, ["data", "--data FILE"]),
+        ([*BOUNDARY, "--data", "data.npz", "--data-set", "gone"], ["data_set", "test"]),
+        ([*BOUNDARY, "--data", "data.npz", "--targets", "0:7"], ["targets", "0:7"]),
+        ([*BOUNDARY, "--data", "data.npz", "--constraints", "frozen=1"], ["constraints", "frozen"]),
+    ],
+)
+def test_boundaries_refuse_in_one_line_and_leave_no_trace(grey, capsys, flags, parts):
+    refused(capsys, flags, *parts)
+    assert not (grey / "survey").exists()

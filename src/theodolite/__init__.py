@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from theodolite.embedding import Scale as Scale
     from theodolite.errors import UserError as UserError
     from theodolite.field import Field as Field
+    from theodolite.instruments.boundary import Boundary as Boundary
     from theodolite.instruments.density import Density as Density
     from theodolite.instruments.landscape import Landscape as Landscape
     from theodolite.network import Network as Network
     from theodolite.report.page import write_report as report
     from theodolite.result import open_survey as open_survey
+    from theodolite.search.constraints import Constraints as Constraints
     from theodolite.space import Box as Box
     from theodolite.space import Grid as Grid
     from theodolite.space import Latent as Latent
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Boundary": "theodolite.instruments.boundary",
     "Box": "theodolite.space",
+    "Constraints": "theodolite.search.constraints",
     "Density": "theodolite.instruments.density",
     "Field": "theodolite.field",
     "Grid": "theodolite.space",
@@ -44,7 +48,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "Boundary",
     "Box",
+    "Constraints",
     "Density",
     "Field",
     "Grid",

@@ -23,6 +23,7 @@ COMMANDS = (
     Annotated[the.DemoCommand, tyro.conf.subcommand("demo")]
     | Annotated[the.DensityCommand, tyro.conf.subcommand("density")]
     | Annotated[the.LandscapeCommand, tyro.conf.subcommand("landscape")]
+    | Annotated[the.BoundaryCommand, tyro.conf.subcommand("boundary")]
     | Annotated[the.ResumeCommand, tyro.conf.subcommand("resume")]
     | Annotated[the.ReportCommand, tyro.conf.subcommand("report")]
     | Annotated[the.CompareCommand, tyro.conf.subcommand("compare")]
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(chosen: the.Command, line: str) -> None:
     match chosen:
-        case the.DensityCommand() | the.LandscapeCommand():
+        case the.DensityCommand() | the.LandscapeCommand() | the.BoundaryCommand():
             from theodolite.commands import survey
 
             survey.run(chosen, line)

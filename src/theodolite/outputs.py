@@ -49,6 +49,19 @@ class Outputs:
         """Length of a flat point."""
         return len(self.low)
 
+    def changed(self, change: Callable[[Callable[[Tensor], Tensor]], Callable[[Tensor], Tensor]]) -> Outputs:
+        """Outputs of ``change(function)`` over the same points, with a count of their own."""
+        return Outputs(
+            change(self._function),
+            self.shape,
+            self.low,
+            self.high,
+            self.n_outputs,
+            dtype=self.dtype,
+            batch_size=self.batch_size,
+            name=self.name,
+        )
+
     def value(self, x: Tensor) -> Tensor:
         """Outputs ``(batch, n_outputs)`` of points ``(batch, n)``: one unit a row. What is not finite is left so."""
         self.n_units += len(x)

@@ -166,7 +166,8 @@ _BOUNDARY = (
         "flip_point",
         "image point_*",
         "space",
-        "the closest point found where the answer flips, on the far side; NaN: none found",
+        "the closest point found where the answer flips, on the far side; NaN: none found; where violation > 0, the "
+        "one of least violation",
         True,
     ),
     _boundary("distance", "image", "input units", "from the input to the flip point; inf: none found", True),
@@ -226,6 +227,13 @@ _BOUNDARY = (
         "point_*",
         "-",
         "share of the images in which this feature changes by more than the attribute change_threshold",
+    ),
+    _boundary(
+        "true_class_rank",
+        "image",
+        "-",
+        "of mistakes: the true class's place among the other classes by pair_distance, 1: nearest; 0: no mistake, "
+        "or not known",
     ),
     _boundary("suspicious_image", "suspect", "-", "images whose label the network contradicts, nearest flip first"),
     _boundary("check_name", "check", "-", "a check of the verdict"),

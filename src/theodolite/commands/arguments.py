@@ -12,22 +12,17 @@ from tyro.conf import Positional
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is surveyed: a field with a known answer (`system`) or a network (`model`) with its space."""
-
-    system: str | None = None
-    """A field with a known answer, such as ising:12."""
+class ModelFlags:
+    """A network, the space of its inputs and its data."""
 
     model: str | None = None
-    """pkg.mod:factory, a .pt2 file, a .safetensors file that names its factory, or zoo:cnn, zoo:toy, zoo:digits
-    (trained on the spot; the last is an energy, for landscapes).
+    """pkg.mod:factory, a .pt2 file, a .safetensors file that names its factory, or zoo:cnn, zoo:toy, zoo:dense,
+    zoo:conv, zoo:digits (trained on the spot; dense and conv tell all ten digits, for boundaries; the last is an
+    energy, for landscapes).
     """
 
     weights: Path | None = None
     """A .safetensors file with the model's weights."""
-
-    observable: str = "logit:1"
-    """logit:K, log_odds:K, margin:I:J, log_sum_exp, energy or unit:LAYER:INDEX."""
 
     space: str | None = None
     """grid:1x28x28:256, box:3x32x32:0:1, spins:N or latent:N."""
@@ -47,7 +42,18 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class SurveyCommand(Subject):
+class Subject(ModelFlags):
+    """What is surveyed: a field with a known answer (`system`) or a network (`model`) with its space."""
+
+    system: str | None = None
+    """A field with a known answer, such as ising:12."""
+
+    observable: str = "logit:1"
+    """logit:K, log_odds:K, margin:I:J, log_sum_exp, energy or unit:LAYER:INDEX."""
+
+
+@dataclass(frozen=True)
+class RunFlags:
     """What every survey takes beside its subject."""
 
     budget: str = "5 min"
@@ -67,6 +73,11 @@ class SurveyCommand(Subject):
 
     config: Path | None = None
     """A TOML file that says the same as flags; flags beside it win."""
+
+
+@dataclass(frozen=True)
+class SurveyCommand(RunFlags, Subject):
+    """A survey of one observable."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +164,49 @@ class LandscapeCommand(SurveyCommand):
 
 
 @dataclass(frozen=True)
-class DemoCommand:
-    """Trains two classifiers of handwritten digits, surveys one over all inputs and maps the other's basins."""
+class BoundaryCommand(RunFlags, ModelFlags):
+    """Where a network's answer flips: for every input the closest such point, and how close one can be."""
 
-    only: Literal["density", "landscape"] | None = None
+    budget: str = "10 min"
+    """Time, or forward and backward passes as evaluations; inputs not reached are listed as such."""
+
+    images: int = 100
+    """How many inputs of the data are looked at, drawn by the seed; all where there are fewer."""
+
+    data_set: str | None = None
+    """The set of --data they are drawn from, such as test or train; test, or else the first, when left out."""
+
+    effort: Literal["quick", "regular", "thorough"] = "regular"
+    """About 230, 400 or 1,100 forward and backward passes an input."""
+
+    norm: Literal["L2", "L1", "Linf"] = "L2"
+    """Of distances."""
+
+    targets: str = "closest"
+    """closest (any other class), all (each other class too), or pairs of classes such as 3:5,4:9."""
+
+    certificate: Literal["auto", "none", "lipschitz", "crown", "cap", "exact"] = "auto"
+    """What proves how close a flip point can be."""
+
+    constraints: str | None = None
+    """What flip points must keep, such as "fixed=0-27;whole=3,4;one_hot=5-8"; see docs/boundary.md."""
+
+    meeting: int = 0
+    """Also the nearest point where this many classes meet, 3 or more; 0: none."""
+
+    uncertainty: float | None = None
+    """Of the inputs, in their units: answers that flip within it are ambiguous."""
+
+    homotopy: Literal["auto", "on", "off"] = "auto"
+    """Starts from less steep copies of the network."""
+
+
+@dataclass(frozen=True)
+class DemoCommand:
+    """Trains three classifiers of handwritten digits: surveys one over all inputs, maps the basins of another, and
+    finds how close test images are to the decision boundary of the third."""
+
+    only: Literal["density", "landscape", "boundary"] | None = None
     """The section to run; all of them when left out."""
 
     budget: str = "4 min"
@@ -238,6 +288,5 @@ class InspectCommand(Subject):
     """Of the noise inputs and of the choice of data shown."""
 
 
-Command = (
-    DensityCommand | LandscapeCommand | DemoCommand | ResumeCommand | ReportCommand | ExportCommand | InspectCommand
-)
+Survey = DensityCommand | LandscapeCommand | BoundaryCommand
+Command = Survey | DemoCommand | ResumeCommand | ReportCommand | CompareCommand | ExportCommand | InspectCommand

@@ -9,12 +9,16 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from theodolite.commands.arguments import DensityCommand, LandscapeCommand, SurveyCommand
+from theodolite.commands.arguments import BoundaryCommand, DensityCommand, LandscapeCommand, Survey
 from theodolite.errors import UserError
 
 # Keys of a survey's settings.toml that are a record and no flags.
 RECORDS = ("command", "model_hash")
-COMMANDS: dict[str, type[SurveyCommand]] = {"density": DensityCommand, "landscape": LandscapeCommand}
+COMMANDS: dict[str, type[Survey]] = {
+    "density": DensityCommand,
+    "landscape": LandscapeCommand,
+    "boundary": BoundaryCommand,
+}
 
 
 def expand(flags: list[str]) -> list[str]:
@@ -45,7 +49,7 @@ def read_settings(path: Path, argument: str) -> dict[str, Any]:
         raise UserError(argument, "a file in TOML", f"{path}: {error}", "mend that line") from error
 
 
-def settings_from(table: dict[str, Any], source: Path) -> SurveyCommand:
+def settings_from(table: dict[str, Any], source: Path) -> Survey:
     """The command whose settings a survey's folder holds; `UserError` where the table is no such thing."""
     command = table.get("command")
     if command not in COMMANDS:

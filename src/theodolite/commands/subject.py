@@ -10,15 +10,24 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from theodolite.commands.arguments import LandscapeCommand, Subject
+from theodolite.commands.arguments import LandscapeCommand, ModelFlags, Subject
 from theodolite.embedding import OneHot
 from theodolite.errors import UserError
 from theodolite.field import Field
 from theodolite.loading import Labelled, choose_classes, load_data, load_model, parse_embedding
 from theodolite.network import Network
-from theodolite.space import DiscreteSpace, parse_space
+from theodolite.space import Box, DiscreteSpace, parse_space
 from theodolite.zoo.datasets import Digits, bundled_digits, mnist, toy_images
 from theodolite.zoo.energies import DigitEnergy, digit_energy
+from theodolite.zoo.flip_networks import (
+    TEN_DIGITS,
+    FlipSubject,
+    grey_images,
+    narrow_dense_network,
+    small_cnn,
+    train_dense,
+    train_small_cnn,
+)
 from theodolite.zoo.networks import PaperCNN, ToyCNN, initialised
 from theodolite.zoo.training import PAPER_ACCURACY, PAPER_SETTINGS, train
 
@@ -40,6 +49,29 @@ class ZooModel:
 ZOO = {
     "zoo:cnn": ZooModel(PaperCNN, lambda digits: digits, "CNN"),
     "zoo:toy": ZooModel(ToyCNN, toy_images, "CNN-Toy"),
+}
+
+
+@dataclass(frozen=True)
+class DigitClassifier:
+    """A classifier of grey images of all ten digits, on which boundaries are shown: how it is built and trained."""
+
+    factory: Callable[[], nn.Sequential]
+    train: Callable[[Digits, int], FlipSubject]
+    name: str
+    words: str
+
+
+DIGIT_CLASSIFIERS = {
+    "zoo:dense": DigitClassifier(
+        narrow_dense_network,
+        lambda digits, seed: train_dense((50, 50), digits, seed),
+        "784-50-50-10",
+        "a ReLU network of two layers of 50 neurons",
+    ),
+    "zoo:conv": DigitClassifier(
+        small_cnn, lambda digits, seed: train_small_cnn(digits, seed), "small CNN", "a small convolutional network"
+    ),
 }
 
 
@@ -96,6 +128,8 @@ def load(subject: Subject, seed: int, console: Console, weights: Path | None = N
         return _load_system(subject)
     if subject.model == DIGIT_ENERGY:
         return _load_digit_energy(subject, seed, console, weights)
+    if subject.model in DIGIT_CLASSIFIERS:
+        return _load_digit_classifier(subject, seed, console, weights)
     if str(subject.model).startswith("zoo:"):
         return _load_zoo(subject, seed, console, weights)
     return _load_network(subject)
@@ -146,7 +180,7 @@ def _load_zoo(subject: Subject, seed: int, console: Console, weights: Path | Non
     if subject.model not in ZOO:
         raise UserError(
             "model",
-            f"one of {', '.join([*ZOO, DIGIT_ENERGY])}",
+            f"one of {', '.join([*ZOO, *DIGIT_CLASSIFIERS, DIGIT_ENERGY])}",
             repr(subject.model),
             "others are made by pkg.mod:factory",
         )
@@ -194,7 +228,29 @@ def _load_digit_energy(subject: Subject, seed: int, console: Console, weights: P
     return Loaded(made.field, None, {"test": (made.data, made.labels)}, tuple(map(str, classes)), made)
 
 
-def save_zoo_weights(subject: Subject, loaded: Loaded, path: Path) -> None:
+def _load_digit_classifier(subject: Subject, seed: int, console: Console, weights: Path | None) -> Loaded:
+    _refuse_beside(subject, "a classifier of all ten digits", "weights", "space", "embedding", "classes")
+    kind = DIGIT_CLASSIFIERS[str(subject.model)]
+    digits = bundled_digits(TEN_DIGITS) if subject.data is None else mnist(subject.data, TEN_DIGITS)
+    if weights is None:
+        console.print(f"Training {kind.words} on {len(digits.y_train):,} images ({digits.source}).")
+        made = kind.train(digits, seed)
+        told = f"accuracy {made.test_accuracy:.1%} on {len(made.y_test):,} test images"
+        console.print(f"Trained in {made.seconds:.0f} s: {told}.")
+        module = made.module
+    else:
+        module = load_model(_factory_name(kind), weights).module
+    space = Box(tuple(digits.x_train.shape[1:]), 0.0, 1.0)
+    names = tuple(map(str, TEN_DIGITS))
+    network = Network(module, space, classes=list(names), name=kind.name)
+    sets: dict[str, Labelled] = {
+        "train": (grey_images(digits.x_train, digits.levels), digits.y_train),
+        "test": (grey_images(digits.x_test, digits.levels), digits.y_test),
+    }
+    return Loaded(network.observable(subject.observable), network, sets, names)
+
+
+def save_zoo_weights(subject: ModelFlags, loaded: Loaded, path: Path) -> None:
     """Keep the weights of a network of the zoo, trained on the spot, with the name of its factory; for
     others, nothing.
     """
@@ -202,10 +258,11 @@ def save_zoo_weights(subject: Subject, loaded: Loaded, path: Path) -> None:
 
     if loaded.energy is not None:
         loaded.energy.save(path)
-    if loaded.network is None or subject.model not in ZOO:
+    kind = {**ZOO, **DIGIT_CLASSIFIERS}.get(str(subject.model))
+    if loaded.network is None or kind is None:
         return
     tensors = {name: tensor.contiguous() for name, tensor in loaded.network.module.state_dict().items()}
-    save_file(tensors, path, metadata={"factory": _factory_name(ZOO[subject.model])})
+    save_file(tensors, path, metadata={"factory": _factory_name(kind)})
 
 
 def parse_classes(text: str | None) -> list[str] | None:
@@ -218,7 +275,7 @@ def parse_classes(text: str | None) -> list[str] | None:
     return labels
 
 
-def _factory_name(chosen: ZooModel) -> str:
+def _factory_name(chosen: ZooModel | DigitClassifier) -> str:
     return f"{chosen.factory.__module__}:{chosen.factory.__qualname__}"
 
 

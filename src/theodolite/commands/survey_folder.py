@@ -8,12 +8,16 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from theodolite.commands.arguments import SurveyCommand
+from theodolite.commands.arguments import Survey
 from theodolite.errors import UserError
 from theodolite.result import STORE, to_toml
 
 SETTINGS = "settings.toml"
-CHECKPOINTS = {"density": "checkpoint.pt", "landscape": "landscape.checkpoint.pt"}
+CHECKPOINTS = {
+    "density": "checkpoint.pt",
+    "landscape": "landscape.checkpoint.pt",
+    "boundary": "boundary.checkpoint.pt",
+}
 REPORT = "report.html"
 WEIGHTS = "model.safetensors"
 # What a survey leaves in its folder, and so all that --overwrite may remove.
@@ -51,7 +55,7 @@ def create(folder: Path, overwrite: bool) -> None:
         ) from error
 
 
-def write_settings(command: str, settings: SurveyCommand, folder: Path, model_hash: str) -> None:
+def write_settings(command: str, settings: Survey, folder: Path, model_hash: str) -> None:
     """Save the resolved settings, paths made absolute, as TOML that `--config` takes as well."""
     table: dict[str, object] = {"command": command, "model_hash": model_hash or None}
     for entry in dataclasses.fields(settings):

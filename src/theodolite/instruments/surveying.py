@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from theodolite.errors import UserError
 from theodolite.field import Field
 from theodolite.instruments.verdict import Check
 from theodolite.run import Outcome
+from theodolite.space import Space
 
 _TRIAL_SEED = 20_230  # trial draws of their own, so that checks do not shift a survey's random numbers
 
@@ -54,6 +55,18 @@ def checkpoint_in(folder: Path | None, name: str, resume: bool) -> Path | None:
     return checkpoint
 
 
+@dataclass(frozen=True)
+class Surveyed:
+    """What a survey was made of, for its attributes; ``probability``: "sigmoid" of a binary log-odds, else empty."""
+
+    observable: str
+    observable_sentence: str
+    space: Space
+    model_name: str = ""
+    model_hash: str = ""
+    probability: str = ""
+
+
 def attributes(
     instrument: Any,
     field: Field,
@@ -66,26 +79,44 @@ def attributes(
     command: str,
 ) -> dict[str, str | int | float]:
     """The attributes of a result of ``instrument``, a dataclass of settings with a seed, called ``name``."""
-    settings = {key: value for key, value in asdict(instrument).items() if value is not None}
+    surveyed = Surveyed(
+        field.name, observable_sentence, field.space, field.model_name, field.model_hash, field.probability
+    )
+    return attributes_of(
+        asdict(instrument), surveyed, outcome, name=name, method=method, citations=citations, command=command
+    )
+
+
+def attributes_of(
+    settings: Mapping[str, Any],
+    surveyed: Surveyed,
+    outcome: Outcome,
+    *,
+    name: str,
+    method: str,
+    citations: Sequence[str],
+    command: str,
+) -> dict[str, str | int | float]:
+    """The same from ``settings`` by name, a seed among them."""
     return {
         **result.provenance(
-            settings=settings,
-            seed=instrument.seed,
+            settings={key: value for key, value in settings.items() if value is not None},
+            seed=settings["seed"],
             evaluations=outcome.evaluations,
             seconds=outcome.seconds,
-            model_name=field.model_name,
-            model_hash=field.model_hash,
+            model_name=surveyed.model_name,
+            model_hash=surveyed.model_hash,
             command=command,
             citations=citations,
         ),
         "instrument": name,
-        "observable": field.name,
-        "observable_sentence": observable_sentence,
-        "space": field.space.spec(),
-        "space_sentence": field.space.describe(),
-        "log_volume": field.space.log_volume,
+        "observable": surveyed.observable,
+        "observable_sentence": surveyed.observable_sentence,
+        "space": surveyed.space.spec(),
+        "space_sentence": surveyed.space.describe(),
+        "log_volume": surveyed.space.log_volume,
         "method": method,
-        "probability": field.probability,
+        "probability": surveyed.probability,
     }
 
 

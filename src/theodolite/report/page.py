@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from theodolite.errors import UserError
 from theodolite.report import words
+from theodolite.report.boundary_section import boundary_section
 from theodolite.report.landscape_section import landscape_section
 from theodolite.report.overlay_section import overlay_section
 from theodolite.report.section import density_section
@@ -25,6 +26,7 @@ Survey = xr.Dataset | xr.DataTree | str | Path
 _SECTIONS: dict[str, Callable[[xr.Dataset, str], dict[str, Any]]] = {
     "density": density_section,
     "landscape": landscape_section,
+    "boundary": boundary_section,
 }
 
 _FACTS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -17,7 +18,8 @@ class Margins:
     """Rows of searches: ``image (row,)`` int64 the image a row works for, ``own (row,)`` its class, ``target (row,)``
     the class it must flip to, -1 for any. ``units (image,)`` int64 counts forward and backward passes an image.
 
-    The margin is z_own - z_target, or z_own minus the largest other output: positive before the flip.
+    The margin is z_own - z_target, or z_own minus the largest other output: positive before the flip. ``handicap
+    (row,)`` is taken from it (homotopies move a boundary so); None: nothing.
     """
 
     outputs: Outputs
@@ -25,6 +27,7 @@ class Margins:
     own: Tensor
     target: Tensor
     units: Tensor
+    handicap: Tensor | None = None
 
     def value(self, x: Tensor) -> Tensor:
         """Margins ``(row,)`` of points ``(row, n)``; one unit each."""
@@ -37,9 +40,21 @@ class Margins:
         output, gradient = self.outputs.gradient(x, self._weight)
         return self.of(output), gradient
 
+    def rows(self, x: Tensor, weights: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Outputs ``(row, n_outputs)`` and Jacobian rows ``(row, r, n)`` as `Outputs.rows` gives them; 1 + r units."""
+        output, rows = self.outputs.rows(x, weights)
+        self._count(1 + rows.shape[1])
+        return output, rows
+
     def of(self, output: Tensor) -> Tensor:
         """Margins ``(row,)`` from outputs ``(row, n_outputs)``."""
-        return (output * self._weight(output, torch.arange(len(output)))).sum(1)
+        margin = (output.gather(1, self.own[:, None]) - output.gather(1, self.other(output)[:, None]))[:, 0]
+        return margin if self.handicap is None else margin - self.handicap
+
+    def target_at(self, x: Tensor) -> Tensor:
+        """``(row,)`` the class each row is compared with at points ``(row, n)``; one unit each."""
+        self._count(1)
+        return self.other(self.outputs.value(x))
 
     def other(self, output: Tensor) -> Tensor:
         """``(row,)`` the class each row is compared with."""
@@ -48,7 +63,8 @@ class Margins:
 
     def select(self, index: Tensor) -> Margins:
         """The rows of ``index``; their cost goes to the same images."""
-        return Margins(self.outputs, self.image[index], self.own[index], self.target[index], self.units)
+        handicap = None if self.handicap is None else self.handicap[index]
+        return Margins(self.outputs, self.image[index], self.own[index], self.target[index], self.units, handicap)
 
     def _weight(self, output: Tensor, index: Tensor) -> Tensor:
         own, target = self.own[index, None], self.target[index, None]

@@ -1,0 +1,197 @@
+"""Proven lower bounds of the distance to the closest flip point, by the strongest method that covers the network.
+
+A flip point of an image of class ``own`` has z_own <= z_k for some other class k, so a radius within which every margin
+z_own - z_k is proven positive is a lower bound. All flips in the continuous hull of the space count, whatever further
+constraints a search obeys. Bounds are sound in floating point: see `linear_bounds`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from theodolite.errors import MissingCapability, UserError
+from theodolite.instruments.cap_bounds import CapSearch, proven_distances
+from theodolite.instruments.layer_graph import LayerGraph, layer_graph
+from theodolite.instruments.layer_nodes import Affine
+from theodolite.instruments.linear_bounds import Surroundings
+from theodolite.instruments.lipschitz_bounds import lipschitz_distance
+from theodolite.network import Network
+
+_AFFORDABLE = 2e12  # multiplications of one pass of linear bounds: about a minute
+_FAR = 8.0
+
+
+@final
+@dataclass(frozen=True)
+class LowerBounds:
+    """``distance (image,)`` float64 in input units: no flip point is nearer (0: nothing proven). ``by_class (image,
+    K)``: the same for points where one class alone overtakes; at most the radius searched, NaN for the image's own
+    class and for classes not asked for. ``method``: what proves an image's bound, "cap", "crown" or "lipschitz",
+    with the reason where it is not the one asked for; or "none: " and why."""
+
+    distance: Tensor
+    by_class: Tensor
+    method: list[str]
+
+
+def distance_lower_bounds(
+    network: Network,
+    inputs: Tensor,
+    own: Tensor,
+    upper: Tensor,
+    *,
+    target: Tensor | None = None,
+    norm: str = "L2",
+    method: str = "auto",
+    seconds: float | None = None,
+) -> LowerBounds:
+    """Lower bounds for ``inputs (image, *shape)`` of classes ``own (image,)``.
+
+    ``upper``: the distance of a known flip point, ``(image,)``, or ``(image, K)`` for each class; inf where none is
+    known. No more than this is proven, so that a bound never exceeds it. ``target (image,)``: only flips to this
+    class count, -1 for any. ``method``: "crown" is linear bounds carried back (Zhang et al. 2018), "cap" tightens them
+    over the cap where a counterexample must lie, "lipschitz" divides margins by Lipschitz bounds; "auto" is "cap", or
+    "lipschitz" where a layer is not known or the network too large. ``seconds``: about how long to refine each image.
+    A network of one output has the classes 0 and 1, with the outputs (0, z).
+
+    Raises UserError for inputs of another shape, classes that there are not, and unknown norms and methods.
+    """
+    _check(network, inputs, own, upper, norm, method)
+    n_images, n_classes = len(inputs), max(2, network.n_outputs)
+    limit = torch.as_tensor(upper).double().nan_to_num(torch.inf, torch.inf).reshape(n_images, -1)
+    limit = limit.expand(n_images, n_classes)
+    asked = torch.ones((n_images, n_classes), dtype=torch.bool).scatter(1, own[:, None], False)
+    if target is not None:
+        one = torch.zeros_like(asked).scatter(1, target.clamp(min=0)[:, None], True)
+        asked &= one | (target < 0)[:, None]
+    by_class = torch.full((n_images, n_classes), torch.nan, dtype=torch.float64)
+    words = ["none"] * n_images
+    try:
+        graph = layer_graph(network)
+    except MissingCapability as error:
+        reason = f"none: {error.argument} ({error.got})"
+        return LowerBounds(
+            _least(by_class.masked_fill(asked, 0.0)), by_class.masked_fill(asked, 0.0), [reason] * n_images
+        )
+    too_large = method == "auto" and _multiplications(graph) > _AFFORDABLE
+    by_slopes = method == "lipschitz" or too_large
+    search = CapSearch(rounds=0 if method == "crown" else CapSearch.rounds, seconds=seconds)
+    sound = []
+    for image in range(n_images):
+        problem = _Problem(graph, network, inputs[image], int(own[image]), asked[image].nonzero()[:, 0], norm)
+        trouble = problem.trouble()
+        if trouble:
+            by_class[image, problem.classes], words[image] = 0.0, f"none: {trouble}"
+        elif by_slopes:
+            sound.append(image)
+        else:
+            by_class[image, problem.classes] = problem.by_linear_bounds(limit[image, problem.classes], search)
+            words[image] = "crown" if method == "crown" else "cap"
+    if sound:
+        rows = torch.tensor(sound)
+        found = lipschitz_distance(graph, inputs[rows], own[rows], norm=norm, upper=limit[rows].amax(1)).distance
+        by_class[rows] = torch.where(asked[rows], torch.minimum(found, limit[rows]), torch.nan)
+        for image in sound:
+            words[image] = "lipschitz: too large for linear bounds" if too_large else "lipschitz"
+    return LowerBounds(_least(by_class), by_class, words)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """One image of class ``own`` and the ``classes`` that may overtake."""
+
+    graph: LayerGraph
+    network: Network
+    point: Tensor
+    own: int
+    classes: Tensor
+    norm: str
+
+    def trouble(self) -> str:
+        """Why nothing can be proven, in words; empty where something may be."""
+        low, high = self.network.space.bounds()
+        if not bool(torch.isfinite(self.point).all()):
+            return "the input is not finite"
+        if float(self.point.min()) < low or float(self.point.max()) > high:
+            return "the input lies outside the space"
+        output = self.graph.outputs(self.point[None])[0]
+        if not bool(torch.isfinite(output).all()):
+            return "outputs are not finite"
+        if bool((output[self.own] <= output[self.classes]).any()):
+            return "the input is not of its own class, or on the boundary"
+        return ""
+
+    def by_linear_bounds(self, limits: Tensor, search: CapSearch) -> Tensor:
+        """``(class,)``: classes with one limit are searched together."""
+        centre = self.point.detach().double().reshape(-1)
+        low, high = self.network.space.bounds()
+        # Rounding of the differences must not leave out a point of the box.
+        outward = 2.0**-50 * (1 + centre.abs())
+        surroundings = Surroundings(centre, low - centre - outward, high - centre + outward, self.norm)
+        identity = torch.eye(self.graph.n_outputs, dtype=torch.float64)
+        rows = identity[self.own] - identity[self.classes]
+        found = torch.zeros(len(rows), dtype=torch.float64)
+        for limit in limits.unique().tolist():
+            members = (limits == limit).nonzero()[:, 0]
+            radius = limit if math.isfinite(limit) else self._far(rows[members], surroundings)
+            found[members] = proven_distances(self.graph, surroundings, rows[members], radius, search)
+        return torch.minimum(found, limits)
+
+    def _far(self, rows: Tensor, surroundings: Surroundings) -> float:
+        """A radius to start from where no flip is known: several times the linear estimate, at most the whole box."""
+        order = {"L2": 2.0, "L1": 1.0, "Linf": math.inf}[self.norm]
+        dual = {"L2": 2.0, "L1": math.inf, "Linf": 1.0}[self.norm]
+        reach = torch.maximum(surroundings.low.abs(), surroundings.high.abs())
+        whole = float(torch.linalg.vector_norm(reach, order))
+        leaf = self.point.detach().double().reshape(1, -1).requires_grad_(True)
+        with torch.enable_grad():
+            margin = rows @ self.graph.outputs(leaf)[0]
+        estimates = []
+        for k in range(len(rows)):
+            (slope,) = torch.autograd.grad(margin[k], leaf, retain_graph=True, allow_unused=True)
+            steep = 0.0 if slope is None else float(torch.linalg.vector_norm(slope, dual))
+            estimates.append(float(margin[k].detach()) / steep if steep > 0 else whole)
+        return min(whole, _FAR * min(estimates)) if math.isfinite(whole) else _FAR * min([1.0, *estimates])
+
+
+def _multiplications(graph: LayerGraph) -> float:
+    """Of one pass of linear bounds over all layers, about."""
+    cost, passed = 0.0, 0.0
+    for k, node in enumerate(graph.nodes, 1):
+        if isinstance(node, Affine):
+            passed += (
+                node.n_terms * min(node.size, graph.size(node.inputs[0])) if node.weight is not None else node.size
+            )
+        else:
+            cost += 2 * graph.size(k) * (passed + node.size)
+    return cost
+
+
+def _least(by_class: Tensor) -> Tensor:
+    """The least over the classes asked for; 0 where none is."""
+    least = by_class.nan_to_num(torch.inf, torch.inf).amin(1)
+    return torch.where(torch.isfinite(least), least, 0.0)
+
+
+def _check(network: Network, inputs: Tensor, own: Tensor, upper: Tensor, norm: str, method: str) -> None:
+    shape = tuple(network.space.shape)
+    if tuple(inputs.shape[1:]) != shape:
+        raise UserError("inputs", f"points (image, {', '.join(map(str, shape))})", f"{tuple(inputs.shape)}", "reshape")
+    n_classes = max(2, network.n_outputs)
+    if own.shape != (len(inputs),) or not bool(((own >= 0) & (own < n_classes)).all()):
+        raise UserError(
+            "own", f"a class of 0..{n_classes - 1} for each input", f"{tuple(own.shape)}", "use predictions"
+        )
+    if tuple(torch.as_tensor(upper).shape) not in ((len(inputs),), (len(inputs), n_classes)):
+        raise UserError(
+            "upper", "a distance for each input, or for each of its classes", f"{tuple(upper.shape)}", "inf if unknown"
+        )
+    if norm not in ("L2", "L1", "Linf"):
+        raise UserError("norm", "'L2', 'L1' or 'Linf'", repr(norm), "choose one")
+    if method not in ("auto", "lipschitz", "crown", "cap"):
+        raise UserError("method", "'auto', 'lipschitz', 'crown' or 'cap'", repr(method), "'auto' is the strongest")
