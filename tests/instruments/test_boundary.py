@@ -428,3 +428,19 @@ def test_a_plan_counts_passes():
     network, x = wide(linear()), inputs(3)
     words = Boundary(targets="all", effort="quick", constraints=Constraints(fixed=[2])).plan(network, x)
     assert "3 of 3 inputs" in words and "Pairs of classes: 9" in words and "fixed: 2" in words
+
+
+@pytest.mark.parametrize("constraints", [None, Constraints(fixed=[0])])
+def test_gentler_copies_give_starts_with_and_without_constraints(constraints):
+    generator = torch.Generator().manual_seed(2)
+    module = nn.Sequential(nn.Linear(N_FEATURES, 10), nn.Tanh(), nn.Linear(10, N_CLASSES))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(3 * torch.randn(parameter.shape, generator=generator))
+    with_starts, without = (
+        measured(wide(module), inputs(4), constraints=constraints, homotopy=choice) for choice in ("on", "off")
+    )
+    assert (with_starts.units.values > without.units.values).all()
+    assert (with_starts.distance.values <= without.distance.values * 1.01).all()
+    if constraints is not None:
+        assert (with_starts.flip_point.values[:, 0] == with_starts.input.values[:, 0]).all()

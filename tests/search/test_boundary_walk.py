@@ -1,5 +1,7 @@
 """The walk and its starts on boundaries whose nearest points are known: planes, wedges, spheres."""
 
+import math
+
 import pytest
 import torch
 
@@ -167,3 +169,15 @@ def test_reference_starts_are_bracketed_and_nearest_first():
     assert rows_of.units.tolist() == [60] * rows
     few = reference_starts(rows_of, region, x0, (points[classes == 0], classes[classes == 0]), 10, 4)
     assert torch.isnan(few).all()
+
+
+def test_promises_are_believed_nearby_and_inside_the_box_only():
+    """The boundary x_0 + x_1 = 1.5, from points on the own side of it, the last held by the edge of the box."""
+    outputs = outputs_of(lead(lambda x: 1.5 - x[:, :2].sum(1)), 3)
+    x0 = torch.zeros(4, 3, dtype=torch.float64)
+    x = torch.tensor([[0.745, 0.745, 0.0], [0.5, 0.5, 0.0], [0.752, 0.752, 0.0], [1.0, 0.0, 1.0]], dtype=torch.float64)
+    region = hull(outputs, 4)
+    estimate = start_walk(Walk(), margins(outputs, all_zero(4)), region, x0, x).estimate
+    truth = math.hypot(0.75, 0.75)
+    assert estimate[[0, 2]].tolist() == pytest.approx([truth, truth])
+    assert torch.isinf(estimate[[1, 3]]).all()

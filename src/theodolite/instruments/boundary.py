@@ -85,8 +85,6 @@ class Boundary:
             raise UserError(
                 "uncertainty", "a finite distance above 0", str(self.uncertainty), "leave it out where unknown"
             )
-        if self.homotopy == "on" and self.constraints is not None:
-            raise UserError("homotopy", "auto or off with constraints", "on", "leave it out")
         if self.norm == "L1" and self.certificate == "exact":
             raise UserError("certificate", "another than exact in L1", "exact", "use cap, or measure in L2 or Linf")
         if self.norm != "L2" and (self.targets != "closest" or self.meeting):

@@ -114,7 +114,7 @@ class BoundarySampler:
         task, settings = self.task, self.settings
         points, own = task.points[rows], task.own[rows]
         violation = torch.zeros(len(rows), dtype=torch.float64)
-        spent = torch.zeros(len(rows), dtype=torch.int64)
+        starts, spent = self._starts(rows)
         if settings.constraints is not None and task.rules is not None:
             flips, violation = constrained_flips(
                 task.outputs,
@@ -124,11 +124,11 @@ class BoundarySampler:
                 settings.constraints,
                 norm=settings.norm,
                 reference=task.reference,
+                starts=starts,
                 effort=settings.effort,
                 generator=source,
             )
         else:
-            starts, spent = self._starts(rows)
             flips = closest_flips(
                 task.outputs,
                 task.exact,
