@@ -33,7 +33,6 @@ def network():
         ({"targets": "all", "norm": "L1"}, "norm"),
         ({"meeting": 3, "norm": "Linf"}, "norm"),
         ({"certificate": "exact", "norm": "L1"}, "certificate"),
-        ({"homotopy": "on", "constraints": Constraints(fixed=[0])}, "homotopy"),
     ],
 )
 def test_wrong_settings_are_refused(settings, argument):
