@@ -38,7 +38,10 @@ def no_bounds(n_images: int, n_classes: int) -> Bounds:
 
 
 def certify(task: BoundaryTask, rows: Tensor, upper: Tensor, method: str, seconds: float | None) -> Bounds:
-    """Bounds of the images ``rows``, within ``upper (image, class)`` of which flip points are known.
+    """Bounds of the images ``rows``, within ``upper`` of which flip points are known.
+
+    ``upper`` is ``(image,)``, or ``(image, class)`` with a distance of its own for every class, which takes much
+    longer: classes of one limit are proven together.
 
     They hold for the whole space: that a user's constraints leave out a part of it makes them no less true.
     ``seconds``: about how long for each image, or None.
@@ -46,9 +49,7 @@ def certify(task: BoundaryTask, rows: Tensor, upper: Tensor, method: str, second
     inputs, own = task.points[rows].reshape(len(rows), *task.network.space.shape), task.own[rows]
     if method == "exact":
         return _exactly(task, rows)
-    # Classes of one limit are proven together, much faster than one by one.
-    limit = upper if len(task.pairs[0]) else upper.amin(1)
-    proven = distance_lower_bounds(task.network, inputs, own, limit, norm=task.norm, method=method, seconds=seconds)
+    proven = distance_lower_bounds(task.network, inputs, own, upper, norm=task.norm, method=method, seconds=seconds)
     return Bounds(proven.distance, proven.by_class.nan_to_num(0.0), tuple(proven.method))
 
 

@@ -39,8 +39,8 @@ _HASTE = 2.0  # times its share of the time left that an image's proof may take:
 class BoundaryState:
     """What each step so far found; ``step`` of the schedule comes next.
 
-    ``flips``, ``violation``, ``meetings``, ``bounds``, ``second_bounds``: a part a block of images; ``pairs``: a part a
-    block of pairs.
+    ``flips``, ``violation``, ``meetings``, ``bounds``, ``second_bounds``, ``pair_bounds``: a part a block of images;
+    ``pairs``: a part a block of pairs.
     """
 
     step: int
@@ -50,6 +50,7 @@ class BoundaryState:
     meetings: tuple[Meetings, ...] = ()
     bounds: tuple[Bounds, ...] = ()
     second_bounds: tuple[Bounds, ...] = ()
+    pair_bounds: tuple[Bounds, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ class BoundarySampler:
             parts += [("bounds", rows) for rows in images.split(_PROOFS_A_STEP)]
         if self.settings.certificate in ("auto", "cap") and self.meter.budget.seconds is not None:
             parts += [("second_bounds", rows) for rows in images.split(_PROOFS_A_STEP)]
+        if self.settings.certificate not in ("none", "exact") and len(self.task.pairs[0]):
+            parts += [("pair_bounds", rows) for rows in images.split(_PROOFS_A_STEP)]
         return [(stage, rows) for stage, rows in parts if len(rows)]
 
     # ------------------------------------------------------------------ stages
@@ -186,15 +189,16 @@ class BoundarySampler:
     def _bounds(self, state: BoundaryState, rows: Tensor, source: torch.Generator) -> BoundaryState:
         n_left = self.task.n_usable - sum(len(part.lower) for part in state.bounds)
         seconds = self._share_of_time(len(rows), n_left)
-        found = boundary_proofs.certify(self.task, rows, self._upper(state)[rows], self.settings.certificate, seconds)
+        nearest = self._upper(state)[rows].amin(1)
+        found = boundary_proofs.certify(self.task, rows, nearest, self.settings.certificate, seconds)
         return replace(state, bounds=(*state.bounds, found))
 
     def _second_bounds(self, state: BoundaryState, rows: Tensor, source: torch.Generator) -> BoundaryState:
         """Proofs that their share of the time cut short, with what others left of theirs."""
-        upper = self._upper(state)
+        upper = self._upper(state).amin(1)
         known = torch.zeros(len(upper), dtype=torch.float64)
         known[self.task.usable] = torch.cat([part.lower for part in state.bounds])
-        short = self.task.usable & (known < EXACT_SHARE * upper.amin(1))
+        short = self.task.usable & (known < EXACT_SHARE * upper)
         n_left = int(short[rows[0] :].sum())
         found = no_bounds(len(rows), self.task.n_classes)
         place = short[rows].nonzero()[:, 0]
@@ -205,6 +209,13 @@ class BoundarySampler:
             )
             found.lower[place], found.by_class[place] = again.lower, again.by_class
         return replace(state, second_bounds=(*state.second_bounds, found))
+
+    def _pair_bounds(self, state: BoundaryState, rows: Tensor, source: torch.Generator) -> BoundaryState:
+        """Each class apart, as far as its own flip point: last, since classes far away take the longest."""
+        n_left = self.task.n_usable - sum(len(part.lower) for part in state.pair_bounds)
+        seconds = self._share_of_time(len(rows), n_left)
+        found = boundary_proofs.certify(self.task, rows, self._upper(state)[rows], self.settings.certificate, seconds)
+        return replace(state, pair_bounds=(*state.pair_bounds, found))
 
     def _upper(self, state: BoundaryState) -> Tensor:
         """``(image, class)``: the nearest flip point known, or, of a pair, its own."""
@@ -262,13 +273,13 @@ class BoundarySampler:
         method = list(nothing.method)
         for row, words in zip(rows.tolist(), (words for part in state.bounds for words in part.method), strict=True):
             method[row] = words
-        again = rows[: sum(len(part.lower) for part in state.second_bounds)]
         lower = nothing.lower.index_copy(0, rows, torch.cat([part.lower for part in state.bounds]))
         by_class = nothing.by_class.index_copy(0, rows, torch.cat([part.by_class for part in state.bounds]))
-        if len(again):
-            lower[again] = torch.maximum(lower[again], torch.cat([part.lower for part in state.second_bounds]))
-            second = torch.cat([part.by_class for part in state.second_bounds])
-            by_class[again] = torch.maximum(by_class[again], second)
+        for parts in (state.second_bounds, state.pair_bounds):
+            again = rows[: sum(len(part.lower) for part in parts)]
+            if len(again):
+                lower[again] = torch.maximum(lower[again], torch.cat([part.lower for part in parts]))
+                by_class[again] = torch.maximum(by_class[again], torch.cat([part.by_class for part in parts]))
         return Bounds(lower, by_class, tuple(method))
 
     def _nearest(self, state: BoundaryState) -> Flips:
@@ -294,6 +305,7 @@ _STAGES = {
     "meetings": BoundarySampler._meetings,
     "bounds": BoundarySampler._bounds,
     "second_bounds": BoundarySampler._second_bounds,
+    "pair_bounds": BoundarySampler._pair_bounds,
 }
 
 
