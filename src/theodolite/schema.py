@@ -31,6 +31,19 @@ def _boundary(name: str, dims: str, unit: str, meaning: str, required: bool = Fa
     return Variable("boundary", name, tuple(dims.split()), unit, meaning, required)
 
 
+def _judged(instrument: str, words: str) -> tuple[Variable, ...]:
+    """The checks and the verdict of an instrument whose verdicts are these ``words``."""
+    return (
+        Variable(instrument, "check_name", ("check",), "-", "a check of the verdict"),
+        Variable(instrument, "check_value", ("check",), "-", "what was measured"),
+        Variable(instrument, "check_limit", ("check",), "-", "what was asked for"),
+        Variable(instrument, "check_passed", ("check",), "-", "1 yes, 0 no, -1 not tested"),
+        Variable(instrument, "check_sentence", ("check",), "-", "the check in words"),
+        Variable(instrument, "verdict", (), "-", words, True),
+        Variable(instrument, "verdict_sentence", (), "-", "the verdict in words, naming what failed and where", True),
+    )
+
+
 _DENSITY = (
     _density("level", "level", "observable", "centre of the bin", True),
     _density("level_edges", "level_edge", "observable", "edges of the bins", True),
@@ -81,13 +94,7 @@ _DENSITY = (
     _density("fluctuation_ratio", "rung", "-", "variance / (d mean / d lambda); 1 in equilibrium"),
     _density("round_trips", "ladder", "-", "replicas that went free rung -> end -> free rung"),
     _density("ladder_start", "ladder", "-", '"noise", "zeros", "data", ...'),
-    _density("check_name", "check", "-", "a check of the verdict"),
-    _density("check_value", "check", "-", "what was measured"),
-    _density("check_limit", "check", "-", "what was asked for"),
-    _density("check_passed", "check", "-", "1 yes, 0 no, -1 not tested"),
-    _density("check_sentence", "check", "-", "the check in words"),
-    _density("verdict", "", "-", '"exact", "converged" or "not converged"', True),
-    _density("verdict_sentence", "", "-", "the verdict in words, naming what failed and where", True),
+    *_judged("density", '"exact", "converged" or "not converged"'),
 )
 
 _LANDSCAPE = (
@@ -146,13 +153,7 @@ _LANDSCAPE = (
         "least magnetisation that reaches the target, from each of the two minima; NaN: above the critical temperature",
     ),
     _landscape("phase_barrier", "phase_role phase_temperature", "observable", "lowest barrier seen on the way"),
-    _landscape("check_name", "check", "-", "a check of the verdict"),
-    _landscape("check_value", "check", "-", "what was measured"),
-    _landscape("check_limit", "check", "-", "what was asked for"),
-    _landscape("check_passed", "check", "-", "1 yes, 0 no, -1 not tested"),
-    _landscape("check_sentence", "check", "-", "the check in words"),
-    _landscape("verdict", "", "-", '"exact", "bracketed", "converged" or "not converged"', True),
-    _landscape("verdict_sentence", "", "-", "the verdict in words, naming what failed and where", True),
+    *_judged("landscape", '"exact", "bracketed", "converged" or "not converged"'),
 )
 
 _BOUNDARY = (
@@ -236,13 +237,7 @@ _BOUNDARY = (
         "or not known",
     ),
     _boundary("suspicious_image", "suspect", "-", "images whose label the network contradicts, nearest flip first"),
-    _boundary("check_name", "check", "-", "a check of the verdict"),
-    _boundary("check_value", "check", "-", "what was measured"),
-    _boundary("check_limit", "check", "-", "what was asked for"),
-    _boundary("check_passed", "check", "-", "1 yes, 0 no, -1 not tested"),
-    _boundary("check_sentence", "check", "-", "the check in words"),
-    _boundary("verdict", "", "-", '"exact", "bracketed", "converged" or "not converged"', True),
-    _boundary("verdict_sentence", "", "-", "the verdict in words, naming what failed and where", True),
+    *_judged("boundary", '"exact", "bracketed", "converged" or "not converged"'),
 )
 
 SCHEMA: tuple[Variable, ...] = _DENSITY + _LANDSCAPE + _BOUNDARY

@@ -1,9 +1,13 @@
 """Small random networks of every operation that certificates know, for property tests."""
 
+import itertools
+import math
+
 import torch
 from torch import nn
 
 from theodolite.embedding import Scale
+from theodolite.instruments.dense_layers import DenseLayers
 from theodolite.network import Network
 from theodolite.space import Box, Grid
 
@@ -120,3 +124,19 @@ def points_of(network, n, seed=0):
     low, high = network.space.bounds()
     generator = torch.Generator().manual_seed(seed)
     return low + (high - low) * torch.rand((n, *network.space.shape), generator=generator, dtype=torch.float64)
+
+
+def random_layers(sizes, seed):
+    """A ReLU network of these widths over the unit box as matrices, and an input."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    pairs = list(itertools.pairwise(sizes))
+    weight = tuple(draw(after, before) * math.sqrt(2 / before) for before, after in pairs)
+    bias = tuple(0.3 * draw(after) for _, after in pairs)
+    n = sizes[0]
+    layers = DenseLayers(weight, bias, torch.zeros(n, dtype=torch.float64), torch.ones(n, dtype=torch.float64))
+    x0 = torch.rand((1, n), generator=generator, dtype=torch.float64)
+    return layers, x0

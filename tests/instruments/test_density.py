@@ -184,7 +184,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, met
     settings = {"seed": 9, "method": method, "budget": "30000 evaluations", "level_width": 0.5}
     whole = th.Density(**settings).measure(systems.random_table(seed=4), progress=False)
 
-    from theodolite.instruments import density as module
+    from theodolite.instruments import surveying as module
 
     steps = {"left": 25}
     original = module.drive

@@ -10,25 +10,11 @@ from scipy.optimize import nnls
 from torch import nn
 
 import theodolite as th
+from tests.instruments.small_networks import random_layers
 from theodolite.errors import UserError
 from theodolite.instruments.dense_layers import DenseLayers, dense_layers
 from theodolite.instruments.exact_boundary import ExactSearch, exact_flips
 from theodolite.instruments.quadratic_programs import Programs, dual_value, solve
-
-
-def random_layers(sizes, seed):
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    pairs = list(itertools.pairwise(sizes))
-    weight = tuple(draw(after, before) * math.sqrt(2 / before) for before, after in pairs)
-    bias = tuple(0.3 * draw(after) for _, after in pairs)
-    n = sizes[0]
-    layers = DenseLayers(weight, bias, torch.zeros(n, dtype=torch.float64), torch.ones(n, dtype=torch.float64))
-    x0 = torch.rand((1, n), generator=generator, dtype=torch.float64)
-    return layers, x0
 
 
 def nearest_in_polytope(matrix, limit):

@@ -8,24 +8,11 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
+from tests.instruments.small_networks import random_layers
 from theodolite.errors import UserError
 from theodolite.instruments.dense_layers import DenseLayers
 from theodolite.instruments.exact_boundary import exact_flips
 from theodolite.instruments.linear_programs import LinfSearch, exact_linf_flips
-
-
-def random_layers(sizes, seed):
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    pairs = list(itertools.pairwise(sizes))
-    weight = tuple(draw(after, before) * math.sqrt(2 / before) for before, after in pairs)
-    bias = tuple(0.3 * draw(after) for _, after in pairs)
-    ends = torch.zeros(sizes[0], dtype=torch.float64), torch.ones(sizes[0], dtype=torch.float64)
-    x0 = torch.rand((1, sizes[0]), generator=generator, dtype=torch.float64)
-    return DenseLayers(weight, bias, *ends), x0
 
 
 def brute_force(layers, x0, own, targets):

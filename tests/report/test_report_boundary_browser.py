@@ -8,7 +8,7 @@ import pytest
 
 from tests.report import boundary_example as examples
 from tests.report import browsing
-from tests.report.browsing import until
+from tests.report.browsing import spot, until
 from theodolite.report import write_report
 from theodolite.report.themes import DARK, LIGHT
 
@@ -32,21 +32,6 @@ def opened(chromium, file, **options):
     return browsing.opened(chromium, file, ("[data-figure=trust] .main-svg", ".calls .card"), **options)
 
 
-def spot(page, figure, trace, image):
-    """Where on the screen the mark of an image is."""
-    return page.evaluate(
-        """([figure, name, image]) => {
-          const chart = document.querySelector(`[data-figure=${figure}]`);
-          const box = chart.getBoundingClientRect();
-          const { xaxis, yaxis } = chart._fullLayout;
-          const trace = chart.data.find((one) => one.name === name);
-          const i = trace.customdata.indexOf(image);
-          return [box.x + xaxis._offset + xaxis.d2p(trace.x[i]), box.y + yaxis._offset + yaxis.d2p(trace.y[i])];
-        }""",
-        [figure, trace, image],
-    )
-
-
 def colours(page, canvas, wanted=lambda found: True, side=28):
     """Red, green and blue of every pixel of a canvas, once they are as wanted: (rows * columns, 3)."""
     pixels = f"[...document.querySelector(`{canvas}`).getContext('2d').getImageData(0, 0, {side}, {side}).data]"
@@ -64,15 +49,7 @@ TITLE = "document.querySelector('.call .readout h3').textContent"
 @pytest.mark.parametrize("name", ["digits", "table", "colours"])
 def test_pages_open_without_errors_network_or_sideways_scrolling(chromium, files, name):
     with opened(chromium, files[name]) as page:
-        labels = page.eval_on_selector_all("[role=img]", "all => all.map(one => one.getAttribute('aria-label'))")
-        assert labels and all(labels)
-        for width in (1280, 390):
-            page.set_viewport_size({"width": width, "height": 900})
-            svg = "document.querySelector('[data-figure=trust] .main-svg').clientWidth"
-            until(page, svg, lambda found, width=width: found <= width)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.trouble == []
-        assert [url for url in page.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+        browsing.assert_calm_and_fitting(page, "trust")
 
 
 def test_cards_rise_in_distance_with_bars_of_it_and_turn(chromium, files, surveys):

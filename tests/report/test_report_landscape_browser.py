@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.report import browsing
-from tests.report.browsing import until
+from tests.report.browsing import spot, until
 from theodolite.report import write_report
 from theodolite.report.disconnectivity_figure import disconnectivity_figure
 
@@ -47,21 +47,6 @@ def red(canvas, width, height):
     return f"[...{pixels}].filter((value, i) => i % 4 === 0)"
 
 
-def spot(page, figure, trace, basin):
-    """Where on the screen the first point of a basin is."""
-    return page.evaluate(
-        """([figure, name, basin]) => {
-          const chart = document.querySelector(`[data-figure=${figure}]`);
-          const box = chart.getBoundingClientRect();
-          const { xaxis, yaxis } = chart._fullLayout;
-          const trace = chart.data.find((one) => one.name === name);
-          const i = trace.customdata.indexOf(basin);
-          return [box.x + xaxis._offset + xaxis.d2p(trace.x[i]), box.y + yaxis._offset + yaxis.d2p(trace.y[i])];
-        }""",
-        [figure, trace, basin],
-    )
-
-
 def title(page):
     return page.text_content(".landscape .readout h3")
 
@@ -69,15 +54,7 @@ def title(page):
 @pytest.mark.parametrize("name", ["digits", "glass", "vectors", "surface", "several"])
 def test_pages_open_without_errors_network_or_sideways_scrolling(chromium, files, name):
     with opened(chromium, files[name]) as page:
-        labels = page.eval_on_selector_all("[role=img]", "all => all.map(one => one.getAttribute('aria-label'))")
-        assert labels and all(labels)
-        for width in (1280, 390):
-            page.set_viewport_size({"width": width, "height": 900})
-            svg = "document.querySelector('[data-figure=tree] .main-svg').clientWidth"
-            until(page, svg, lambda found, width=width: found <= width)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.trouble == []
-        assert [url for url in page.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+        browsing.assert_calm_and_fitting(page, "tree")
 
 
 @pytest.mark.parametrize("name", ["digits", "glass"])

@@ -24,7 +24,7 @@ from theodolite.instruments.boundary_findings import to_dataset
 from theodolite.instruments.boundary_sampler import BoundarySampler
 from theodolite.instruments.boundary_task import BoundaryTask, parse_pairs, prepare
 from theodolite.network import Network
-from theodolite.run import Budget, Meter, Outcome, Progress, drive, read_checkpoint
+from theodolite.run import Budget, Meter, Outcome, Progress, read_checkpoint
 from theodolite.search.constraints import Constraints
 from theodolite.search.regions import NORMS
 
@@ -119,15 +119,14 @@ class Boundary:
         saved = read_checkpoint(checkpoint) if resume and checkpoint is not None else None
         sampler = BoundarySampler(self, task, meter)
         generator = torch.Generator().manual_seed(self.seed)
-        outcome = drive(
-            sampler.step,
-            saved.state if saved is not None else sampler.init(generator),
+        outcome = surveying.driven(
+            sampler,
             generator,
-            meter=meter,
+            meter,
             stop=sampler.stop,
             checkpoint=checkpoint,
+            saved=saved,
             progress=Progress("boundary", silent=not progress),
-            resume=saved,
         )
         dataset = to_dataset(self, task, sampler.found(outcome.state), self._attributes(task, outcome, command))
         if folder is not None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from theodolite.instruments.boundary_task import BoundaryTask
-from theodolite.instruments.verdict import Check
+from theodolite.instruments.verdict import Check, Judgement
 from theodolite.search.flips import FLIP_TOLERANCE, Flips
 
 if TYPE_CHECKING:
@@ -36,15 +36,6 @@ class Verified:
 
     behind: Tensor
     before: Tensor
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """The checks, and the word and sentence of the verdict."""
-
-    checks: Sequence[Check]
-    word: str
-    sentence: str
 
 
 def verified(task: BoundaryTask, flips: Flips) -> Verified:

@@ -187,10 +187,7 @@ class BoundarySampler:
         return replace(state, meetings=(*state.meetings, found))
 
     def _bounds(self, state: BoundaryState, rows: Tensor, source: torch.Generator) -> BoundaryState:
-        n_left = self.task.n_usable - sum(len(part.lower) for part in state.bounds)
-        seconds = self._share_of_time(len(rows), n_left)
-        nearest = self._upper(state)[rows].amin(1)
-        found = boundary_proofs.certify(self.task, rows, nearest, self.settings.certificate, seconds)
+        found = self._proven(rows, self._upper(state)[rows].amin(1), state.bounds)
         return replace(state, bounds=(*state.bounds, found))
 
     def _second_bounds(self, state: BoundaryState, rows: Tensor, source: torch.Generator) -> BoundaryState:
@@ -212,10 +209,14 @@ class BoundarySampler:
 
     def _pair_bounds(self, state: BoundaryState, rows: Tensor, source: torch.Generator) -> BoundaryState:
         """Each class apart, as far as its own flip point: last, since classes far away take the longest."""
-        n_left = self.task.n_usable - sum(len(part.lower) for part in state.pair_bounds)
-        seconds = self._share_of_time(len(rows), n_left)
-        found = boundary_proofs.certify(self.task, rows, self._upper(state)[rows], self.settings.certificate, seconds)
+        found = self._proven(rows, self._upper(state)[rows], state.pair_bounds)
         return replace(state, pair_bounds=(*state.pair_bounds, found))
+
+    def _proven(self, rows: Tensor, upper: Tensor, before: Sequence[Bounds]) -> Bounds:
+        """Bounds of the next images, in their share of the time that those ``before`` them have left."""
+        n_left = self.task.n_usable - sum(len(part.lower) for part in before)
+        seconds = self._share_of_time(len(rows), n_left)
+        return boundary_proofs.certify(self.task, rows, upper, self.settings.certificate, seconds)
 
     def _upper(self, state: BoundaryState) -> Tensor:
         """``(image, class)``: the nearest flip point known, or, of a pair, its own."""

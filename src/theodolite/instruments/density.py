@@ -23,7 +23,7 @@ from theodolite.field import Field
 from theodolite.instruments import flat, ladder_estimate, levels, surveying
 from theodolite.instruments.findings import Findings, to_dataset
 from theodolite.instruments.ladder import LadderSampler
-from theodolite.run import Budget, Meter, Outcome, Progress, drive, read_checkpoint
+from theodolite.run import Budget, Meter, Outcome, Progress, read_checkpoint
 from theodolite.sampling.metropolis import choose_mover
 from theodolite.space import DiscreteSpace, Latent
 
@@ -134,16 +134,8 @@ class Density:
         mover = choose_mover(field, trial)
         sampler = LadderSampler(field, mover, meter, self._starts(sets), pooled, self.low, self.high)
         stop = ladder_estimate.StopRule(sampler, self.level_width, self.target_error)
-        state = saved.state if saved is not None else sampler.init(generator)
-        outcome = drive(
-            sampler.step,
-            state,
-            generator,
-            meter=meter,
-            stop=stop,
-            checkpoint=checkpoint,
-            progress=label,
-            resume=saved,
+        outcome = surveying.driven(
+            sampler, generator, meter, stop=stop, checkpoint=checkpoint, saved=saved, progress=label
         )
         analysis = torch.Generator().manual_seed(self.seed)
         found = ladder_estimate.findings(sampler, outcome.state, outputs, self.level_width, analysis)
@@ -166,16 +158,8 @@ class Density:
             self.low,
             self.high,
         )
-        state = saved.state if saved is not None else sampler.init(generator)
-        outcome = drive(
-            sampler.step,
-            state,
-            generator,
-            meter=meter,
-            stop=sampler.stop,
-            checkpoint=checkpoint,
-            progress=label,
-            resume=saved,
+        outcome = surveying.driven(
+            sampler, generator, meter, stop=sampler.stop, checkpoint=checkpoint, saved=saved, progress=label
         )
         return flat.findings(sampler, outcome.state, torch.Generator().manual_seed(self.seed)), outcome
 

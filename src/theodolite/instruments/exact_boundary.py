@@ -90,10 +90,7 @@ def exact_flips(
     Raises:
         UserError: a network other than affine layers and ReLUs; classes that it does not have; wrong shapes.
     """
-    layers = network if isinstance(network, DenseLayers) else dense_layers(network)
-    x0 = inputs.detach().double().reshape(len(inputs), -1)
-    goals = torch.full_like(own, -1) if target is None else target
-    checked_classes(layers, x0, own, goals)
+    layers, x0, goals = exact_problem(network, inputs, own, target)
     answers = [_answer(layers, x, int(i), int(j), settings) for x, i, j in zip(x0, own, goals, strict=True)]
     return ExactFlips(
         torch.stack([answer.point for answer in answers]) if answers else x0,
@@ -105,8 +102,21 @@ def exact_flips(
     )
 
 
-def checked_classes(layers: DenseLayers, x0: Tensor, own: Tensor, target: Tensor) -> None:
-    """Raises UserError where inputs ``(image, n)``, classes and targets ``(image,)`` do not fit the network."""
+def exact_problem(
+    network: Network | DenseLayers, inputs: Tensor, own: Tensor, target: Tensor | None
+) -> tuple[DenseLayers, Tensor, Tensor]:
+    """A network as matrices, inputs ``(image, n)`` float64 and targets ``(image,)``, -1: any.
+
+    Raises UserError where inputs, classes and targets do not fit the network, or it is not affine layers and ReLUs.
+    """
+    layers = network if isinstance(network, DenseLayers) else dense_layers(network)
+    x0 = inputs.detach().double().reshape(len(inputs), -1)
+    goals = torch.full_like(own, -1) if target is None else target
+    _check_classes(layers, x0, own, goals)
+    return layers, x0, goals
+
+
+def _check_classes(layers: DenseLayers, x0: Tensor, own: Tensor, target: Tensor) -> None:
     if x0.shape[1] != len(layers.low) or own.shape != (len(x0),) or target.shape != (len(x0),):
         raise UserError(
             "inputs, own, target",

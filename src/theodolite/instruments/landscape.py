@@ -25,7 +25,7 @@ from theodolite.instruments.barriers import DISCRETE, REAL
 from theodolite.instruments.landscape_findings import Label, LandscapeFindings, to_dataset
 from theodolite.instruments.landscape_methods import LandscapeSampler, make_sampler
 from theodolite.instruments.proposals import Propose, from_space_and_data
-from theodolite.run import Budget, Meter, Outcome, Progress, drive, read_checkpoint
+from theodolite.run import Budget, Meter, Outcome, Progress, read_checkpoint
 
 METHODS = ("auto", "exact", "network", "adelm", "flood")
 NORMS = ("L1", "L2")
@@ -125,15 +125,14 @@ class Landscape:
         meter = Meter(Budget.parse(self.budget), lambda: field.evaluations - before)
         saved = read_checkpoint(checkpoint) if resume and checkpoint is not None else None
         sampler = make_sampler(self, field, propose or from_space_and_data(field, starts))
-        outcome = drive(
-            sampler.step,
-            saved.state if saved is not None else sampler.init(generator),
+        outcome = surveying.driven(
+            sampler,
             generator,
-            meter=meter,
+            meter,
             stop=sampler.stop,
             checkpoint=checkpoint,
+            saved=saved,
             progress=Progress("landscape", silent=not progress),
-            resume=saved,
         )
         found = sampler.findings(outcome.state, torch.Generator().manual_seed(self.seed))
         dataset = to_dataset(found, field.space, label, self._attributes(field, found, outcome, command))

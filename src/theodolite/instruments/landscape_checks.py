@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from theodolite.instruments.landscape_findings import Barriers, Judgement, is_exact
-from theodolite.instruments.verdict import Check
+from theodolite.instruments.landscape_findings import Barriers, is_exact
+from theodolite.instruments.verdict import Check, Judgement
 
 HILL = "Hill, Nijkamp, Zhu (2019). Building a Telescope to Look Into High-Dimensional Image Spaces. Q. Appl. Math. 77."
 BECKER = "Becker, Karplus (1997). The topology of multidimensional potential energy surfaces. J. Chem. Phys. 106, 1495."

@@ -13,7 +13,7 @@ from torch import Tensor
 from theodolite import disconnectivity
 from theodolite.errors import UserError
 from theodolite.instruments.surveying import check_variables
-from theodolite.instruments.verdict import Check
+from theodolite.instruments.verdict import Judgement
 from theodolite.result import validate
 from theodolite.space import DiscreteSpace, Space
 
@@ -54,15 +54,6 @@ class Barriers:
     lower: np.ndarray
     tree: np.ndarray
     paths: Sequence[LandscapePath]
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """The checks of a map, and the word and sentence of its verdict."""
-
-    checks: Sequence[Check]
-    word: str
-    sentence: str
 
 
 @dataclass(frozen=True)

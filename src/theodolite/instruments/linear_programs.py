@@ -19,8 +19,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor
 
 from theodolite.errors import UserError
-from theodolite.instruments.dense_layers import DenseLayers, Rays, dense_layers
-from theodolite.instruments.exact_boundary import ExactFlips, checked_classes
+from theodolite.instruments.dense_layers import DenseLayers, Rays
+from theodolite.instruments.exact_boundary import ExactFlips, exact_problem
 from theodolite.network import Network
 
 _TOLERANCE = 1e-7  # of HiGHS: by how much a reduced cost may have the wrong sign
@@ -69,10 +69,7 @@ def exact_linf_flips(
     Raises:
         UserError: a network other than affine layers and ReLUs; classes that it does not have; wrong shapes.
     """
-    layers = network if isinstance(network, DenseLayers) else dense_layers(network)
-    x0 = inputs.detach().double().reshape(len(inputs), -1)
-    goals = torch.full_like(own, -1) if target is None else target
-    checked_classes(layers, x0, own, goals)
+    layers, x0, goals = exact_problem(network, inputs, own, target)
     n_images = len(x0)
     flips = ExactFlips(
         torch.full_like(x0, torch.nan),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from theodolite import result
 from theodolite.errors import UserError
 from theodolite.field import Field
 from theodolite.instruments.verdict import Check
-from theodolite.run import Outcome
+from theodolite.run import Checkpoint, Meter, Outcome, Progress, drive
 from theodolite.space import Space
 
 _TRIAL_SEED = 20_230  # trial draws of their own, so that checks do not shift a survey's random numbers
@@ -53,6 +53,37 @@ def checkpoint_in(folder: Path | None, name: str, resume: bool) -> Path | None:
             "directory", "a folder without a survey", str(folder), "choose another, or resume the one there"
         )
     return checkpoint
+
+
+class Sampler(Protocol):
+    """What `driven` runs: a state, and a step that advances it."""
+
+    def init(self, generator: torch.Generator) -> Any: ...
+
+    def step(self, state: Any, generator: torch.Generator) -> tuple[Any, Mapping[str, Any]]: ...
+
+
+def driven(
+    sampler: Sampler,
+    generator: torch.Generator,
+    meter: Meter,
+    *,
+    stop: Callable[[Any, Any], str | None],
+    checkpoint: Path | None,
+    saved: Checkpoint | None,
+    progress: Progress,
+) -> Outcome:
+    """The run of a sampler, begun anew or gone on with from what was ``saved``; see `run.drive`."""
+    return drive(
+        sampler.step,
+        saved.state if saved is not None else sampler.init(generator),
+        generator,
+        meter=meter,
+        stop=stop,
+        checkpoint=checkpoint,
+        progress=progress,
+        resume=saved,
+    )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ while every rung between the free one and it passes. Checks: docs/methods.md, "T
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,15 @@ class Check:
     limit: str
     sentence: str
     passed: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The checks of a survey as a whole, and the word and sentence of its verdict."""
+
+    checks: Sequence[Check]
+    word: str
+    sentence: str
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from theodolite.field import Field
-from theodolite.instruments.landscape_findings import Judgement, LandscapeFindings
+from theodolite.instruments.landscape_findings import LandscapeFindings
 from theodolite.instruments.tree_paths import barriers_of_passes
-from theodolite.instruments.verdict import Check
+from theodolite.instruments.verdict import Check, Judgement
 from theodolite.search.enumerated_values import all_values
 from theodolite.search.watershed import watershed
 
