@@ -177,7 +177,7 @@ class BoundaryCommand(RunFlags, ModelFlags):
     """The set of --data they are drawn from, such as test or train; test, or else the first, when left out."""
 
     effort: Literal["quick", "regular", "thorough"] = "regular"
-    """About 230, 400 or 1,100 forward and backward passes an input."""
+    """About 240, 400 or 710 forward and backward passes an input."""
 
     norm: Literal["L2", "L1", "Linf"] = "L2"
     """Of distances."""

@@ -28,7 +28,7 @@ from theodolite.run import Budget, Meter, Outcome, Progress, read_checkpoint
 from theodolite.search.constraints import Constraints
 from theodolite.search.regions import NORMS
 
-EFFORTS = {"quick": 230, "regular": 400, "thorough": 1100}  # forward and backward passes an image, about
+EFFORTS = {"quick": 240, "regular": 400, "thorough": 710}  # forward and backward passes an image, about
 CERTIFICATES = ("auto", "none", "lipschitz", "crown", "cap", "exact")
 HOMOTOPY = ("auto", "on", "off")
 CHECKPOINT = "boundary.checkpoint.pt"
