@@ -58,6 +58,8 @@ class FeatureWindow:
 
     def features(self, affine: Tensor, rows: slice, columns: slice) -> Tensor:
         """What ``affine`` gave, ``(batch, ...)`` -> features ``(batch, c, n_rows, n_columns)``."""
+        # Channels last: a wide convolution over a rectangle of a few positions is then nearly a matrix product.
+        affine = affine.contiguous(memory_format=torch.channels_last)
         return self.tail(_convolve_rectangle(self.convolution, self.middle(affine), rows, columns))
 
 

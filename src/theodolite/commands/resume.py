@@ -7,7 +7,7 @@ from rich.console import Console
 from theodolite.commands import survey_folder
 from theodolite.commands.arguments import ResumeCommand
 from theodolite.commands.configuration import read_settings, settings_from
-from theodolite.commands.survey import command_name, field_unchanged, load_subject, survey
+from theodolite.commands.survey import check_unchanged, command_name, prepare, survey
 from theodolite.errors import UserError
 from theodolite.result import STORE
 from theodolite.run import Budget, Checkpoint, Meter, Status, read_checkpoint
@@ -29,10 +29,9 @@ def run(settings: ResumeCommand, line: str) -> None:
     if _ended(saved, began_as.budget) and (folder / STORE).exists():
         console.print(f"The survey in {folder} has ended: {saved.reason} Nothing was changed.", markup=False)
         return
-    weights = folder / survey_folder.WEIGHTS
-    loaded = load_subject(began_as, console, weights if weights.exists() else None)
-    field_unchanged(loaded.field, table.get("model_hash"), folder)
-    survey(began_as, loaded, folder, line, resume=True, console=console)
+    job = prepare(began_as, console, folder)
+    check_unchanged(job, table.get("model_hash"), folder)
+    survey(job, folder, line, resume=True, console=console)
 
 
 def _ended(saved: Checkpoint, budget: str) -> bool:
