@@ -398,6 +398,38 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch)
     assert Boundary(**settings).measure(network, x, labels, resume=True, **passed).equals(whole)
 
 
+def test_a_run_goes_on_only_with_what_it_began_with(tmp_path):
+    space = Box((N_FEATURES,), -2, 2)
+    network, x, reference = Network(small(), space), inputs(4).clamp(-2, 2), inputs(9, seed=9).clamp(-2, 2)
+    labels = torch.zeros(4, dtype=torch.int64)
+    begun = {"network": network, "inputs": x, "labels": labels, "reference": reference}
+    settings = {"effort": "quick", "certificate": "none", "constraints": Constraints(fixed=[0])}
+
+    def going_on(changed=None, **other):
+        run = Boundary(**{**settings, "budget": "1000000 evaluations", **other})
+        return run.measure(**{**begun, **(changed or {})}, directory=tmp_path, progress=False, resume=True)
+
+    Boundary(**settings, budget="1 evaluations").measure(**begun, directory=tmp_path, progress=False)
+    moved = x.clone()
+    moved[3, 5] += 1e-12
+    for changed in (
+        {"network": Network(small(seed=1), space)},
+        {"network": Network(small(), Box((N_FEATURES,), -3, 3))},
+        {"inputs": moved},
+        {"labels": labels + 1},
+        {"labels": None},
+        {"reference": reference[:8]},
+        {"reference": None},
+    ):
+        with pytest.raises(UserError, match="resume"):
+            going_on(changed)
+    for other in ({"effort": "regular"}, {"seed": 1}, {"constraints": Constraints(fixed=[1])}, {"constraints": None}):
+        with pytest.raises(UserError, match="resume"):
+            going_on(**other)
+    ended = going_on(uncertainty=0.5)
+    assert (ended.outcome == "found").all() and ended.attrs["uncertainty"] == 0.5
+
+
 def test_blocks_and_neighbours_change_nothing(monkeypatch):
     network, x = Network(small().double(), Box((N_FEATURES,), -2, 2)), inputs(6).clamp(-2, 2)
     reference = inputs(30, seed=9).clamp(-2, 2)

@@ -7,6 +7,7 @@ from torch import nn
 from tests.instruments.small_networks import FACTORIES, points_of, small_network
 from theodolite.embedding import OneHot, Scale
 from theodolite.errors import UserError
+from theodolite.instruments import certificates
 from theodolite.instruments.certificates import distance_lower_bounds
 from theodolite.instruments.layer_graph import layer_graph
 from theodolite.network import Network
@@ -58,7 +59,7 @@ def predicted(network, x):
 def test_no_attack_comes_nearer_than_a_certificate(name):
     norm = ("L2", "L1", "Linf")[list(FACTORIES).index(name) % 3]
     network = small_network(name, 7)
-    x = points_of(network, 2 if name in ("maximum", "residual") else 4, 3)
+    x = points_of(network, 2 if name in ("maximum", "residual", "linear") else 3, 3)
     own = predicted(network, x)
     by_class = attacked(network, x, own, norm)
     nearest = by_class.amin(1)
@@ -75,7 +76,7 @@ def test_no_attack_comes_nearer_than_a_certificate(name):
 
 def test_tightening_proves_more_than_one_pass_and_that_more_than_slopes():
     network = small_network("erf", 2)
-    x = points_of(network, 12, 1)
+    x = points_of(network, 8, 1)
     own = predicted(network, x)
     upper = attacked(network, x, own, "L2").amin(1)
     slopes, crown, cap = (
@@ -85,6 +86,37 @@ def test_tightening_proves_more_than_one_pass_and_that_more_than_slopes():
     assert (cap >= crown * (1 - 0.01)).all()
     assert (cap / upper).median() > (crown / upper).median() > (slopes / upper).median()
     assert (cap / upper).median() > 0.6
+
+
+@pytest.mark.parametrize("name", ["erf", "relu"])
+def test_auto_is_the_larger_of_crown_and_cap(name, monkeypatch):
+    network = small_network(name, 2)
+    x = points_of(network, 4, 1)
+    own = predicted(network, x)
+    upper = attacked(network, x, own, "L2").amin(1)
+    found = {
+        method: distance_lower_bounds(network, x, own, upper, method=method) for method in ("crown", "cap", "auto")
+    }
+    assert (found["auto"].distance >= (1 - 1e-9) * found["crown"].distance).all()
+    assert (found["auto"].distance >= (1 - 0.003) * found["cap"].distance).all()
+    assert (found["auto"].distance <= upper).all() and set(found["auto"].method) <= {"crown", "cap"}
+    if name == "erf":
+        # Where the cap's own search proves nothing, what CROWN proves is kept.
+        monkeypatch.setattr(certificates, "CapSearch", without_cap(certificates.CapSearch))
+        kept = distance_lower_bounds(network, x, own, upper)
+        assert torch.allclose(kept.distance, found["crown"].distance, rtol=1e-9) and set(kept.method) == {"crown"}
+
+
+def without_cap(search):
+    """`CapSearch` that tries no radius where it should tighten."""
+
+    class Idle:
+        rounds = search.rounds
+
+        def __new__(cls, rounds, seconds):
+            return search(rounds=rounds, seconds=seconds, radii=14 if rounds == 0 else 0)
+
+    return Idle
 
 
 @pytest.mark.parametrize("norm", ORDER)
@@ -186,10 +218,10 @@ def test_weights_that_are_no_numbers_prove_nothing(method):
 
 
 def test_an_unknown_layer_is_named_and_proves_nothing():
-    network = Network(nn.Sequential(nn.Linear(2, 4), nn.GELU(), nn.Linear(4, 2)), Box((2,), 0.0, 1.0))
+    network = Network(nn.Sequential(nn.Linear(2, 4), nn.Softmax(1), nn.Linear(4, 2)), Box((2,), 0.0, 1.0))
     found = distance_lower_bounds(network, torch.rand(2, 2), torch.tensor([0, 1]), torch.ones(2))
     assert found.distance.tolist() == [0, 0]
-    assert all("GELU" in words and words.startswith("none") for words in found.method)
+    assert all("Softmax" in words and words.startswith("none") for words in found.method)
     grid = Network(nn.Sequential(nn.Conv2d(4, 2, 2), nn.Flatten()), Grid((2, 2), 4), OneHot())
     found = distance_lower_bounds(grid, torch.zeros(1, 2, 2), torch.tensor([0]), torch.ones(1))
     assert found.distance.tolist() == [0]

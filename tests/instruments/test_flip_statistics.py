@@ -33,7 +33,7 @@ def test_trust_is_unknown_without_mistakes_or_without_right_answers():
     score = {"distance": np.arange(4.0)}
     for mistake in (np.zeros(4, dtype=bool), np.ones(4, dtype=bool)):
         found = told.trust(score, mistake, generator())
-        assert np.isnan([found.auroc, found.low, found.high]).all()
+        assert np.isnan([found.auroc, found.low, found.high, found.lead, found.lead_low, found.lead_high]).all()
         assert math.isnan(told.auroc(score["distance"], mistake))
 
 
@@ -42,6 +42,7 @@ def test_trust_of_a_perfect_score_and_of_its_reverse():
     mistake = score < 5
     found = told.trust({"right": score, "reversed": -score}, mistake, generator())
     assert found.auroc.tolist() == [1.0, 0.0] == found.low.tolist() == found.high.tolist()
+    assert found.lead.tolist() == [0.0, 1.0] == found.lead_low.tolist() == found.lead_high.tolist()
 
 
 def test_bootstrap_intervals_cover_a_known_auroc(monkeypatch):
@@ -60,11 +61,36 @@ def test_bootstrap_intervals_cover_a_known_auroc(monkeypatch):
     assert 0.90 <= covered / n_trials <= 0.99
 
 
+@pytest.mark.parametrize(("apart", "in_common"), [((1.2, 0.8), 0.8), ((1.0, 1.0), 0.5)])
+def test_bootstrap_intervals_cover_a_known_difference_of_two_scores(apart, in_common, monkeypatch):
+    monkeypatch.setattr(told, "_RESAMPLES", 400)
+    n_mistakes, n_correct, n_trials = 40, 160, 200
+    truth = 0.5 * (math.erf(apart[0] / 2) - math.erf(apart[1] / 2))
+    random = np.random.default_rng(6)
+    mistake = np.arange(n_mistakes + n_correct) < n_mistakes
+    covered, widths, apart_widths = 0, [], []
+    for trial in range(n_trials):
+        noise = random.normal(size=(3, len(mistake)))
+        scores = {
+            name: math.sqrt(in_common) * noise[0] + math.sqrt(1 - in_common) * own + np.where(mistake, 0.0, shift)
+            for name, own, shift in zip(("one", "other"), noise[1:], apart, strict=True)
+        }
+        found = told.trust(scores, mistake, generator(trial))
+        assert found.lead.tolist() == [0.0, found.auroc[0] - found.auroc[1]]
+        covered += int(found.lead_low[1] <= truth <= found.lead_high[1])
+        widths.append(found.lead_high[1] - found.lead_low[1])
+        apart_widths.append(math.hypot(*(found.high - found.low)))
+    assert 0.90 <= covered / n_trials <= 0.99
+    # Var(a - b) = Var(a) + Var(b) - 2 Cov(a, b): what two intervals apart cannot know.
+    assert np.mean(widths) < math.sqrt(1 - 0.8 * in_common) * np.mean(apart_widths)
+
+
 def test_resamples_are_the_same_for_every_score_and_seed(monkeypatch):
     random = np.random.default_rng(2)
     score, mistake = random.normal(size=60), random.random(60) < 0.4
     once = told.trust({"one": score, "other": score}, mistake, generator(3))
     assert once.low[0] == once.low[1] and once.high[0] == once.high[1]
+    assert not np.any([once.lead, once.lead_low, once.lead_high])
     assert once.low[0] < once.auroc[0] < once.high[0]
     monkeypatch.setattr(told, "_RESAMPLED_AT_ONCE", 1000)
     again = told.trust({"one": score}, mistake, generator(3))

@@ -115,6 +115,7 @@ def boundary_example(
     scores = {"distance": distance, "softmax": softmax.max(axis=1), "margin": ranked[:, -1] - ranked[:, -2]}
     samples = generator.integers(0, n, (200, n))
     draws = {name: [auroc(score[some], wrong[some]) for some in samples] for name, score in scores.items()}
+    leads = [np.subtract(draws["distance"], draws[name]) for name in scores]
     change = flip - inputs
     mean, components, explained = _directions(change, own, k)
     axes = tuple(f"point_{axis}" for axis in range(len(shape)))
@@ -153,6 +154,9 @@ def boundary_example(
         "auroc": ("score", [auroc(score, wrong) for score in scores.values()]),
         "auroc_low": ("score", [np.nanquantile(draws[name], 0.025) for name in scores]),
         "auroc_high": ("score", [np.nanquantile(draws[name], 0.975) for name in scores]),
+        "auroc_lead": ("score", [auroc(distance, wrong) - auroc(score, wrong) for score in scores.values()]),
+        "auroc_lead_low": ("score", [np.nanquantile(lead, 0.025) for lead in leads]),
+        "auroc_lead_high": ("score", [np.nanquantile(lead, 0.975) for lead in leads]),
         "ambiguous": ("image", (distance <= uncertainty).astype(int)),
         "direction_mean": (("class", *axes), points(mean)),
         "direction_component": (("class", "component", *axes), points(components)),

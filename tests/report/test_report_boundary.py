@@ -181,21 +181,42 @@ def test_what_is_proven_is_said_as_it_is(digits):
 
 
 @pytest.mark.parametrize(
-    ("distance", "softmax", "said"),
+    ("distance", "softmax", "lead", "said"),
     [
-        ((0.9, 0.88, 0.95), (0.8, 0.7, 0.87), "Distance tells mistakes better than softmax: AUROC 0.900 against 0.800"),
-        ((0.8, 0.7, 0.87), (0.9, 0.88, 0.95), "Softmax tells mistakes better than distance: AUROC 0.900 against 0.800"),
-        ((0.9, 0.85, 0.95), (0.8, 0.7, 0.87), "Distance is not shown to tell mistakes better than softmax"),
-        ((0.7, 0.45, 0.85), (0.6, 0.4, 0.8), "Distance is not shown to tell mistakes better than softmax"),
+        (
+            (0.9, 0.85, 0.95),
+            (0.8, 0.7, 0.87),
+            (0.1, 0.02, 0.18),
+            "Distance tells mistakes better than softmax: AUROC 0.900 against 0.800",
+        ),
+        (
+            (0.8, 0.7, 0.87),
+            (0.9, 0.85, 0.95),
+            (-0.1, -0.18, -0.02),
+            "Softmax tells mistakes better than distance: AUROC 0.900 against 0.800",
+        ),
+        (
+            (0.9, 0.85, 0.95),
+            (0.8, 0.7, 0.87),
+            (0.1, -0.01, 0.2),
+            "Distance is not shown to tell mistakes better than softmax",
+        ),
+        (
+            (0.7, 0.45, 0.85),
+            (0.6, 0.4, 0.8),
+            (0.1, -0.2, 0.4),
+            "Distance is not shown to tell mistakes better than softmax",
+        ),
+        ((0.9, 0.88, 0.95), (0.8, 0.7, 0.87), (np.nan, np.nan, np.nan), "Mistakes against right answers"),
     ],
 )
-def test_trust_says_only_what_the_intervals_show(digits, distance, softmax, said):
-    rows = np.array([distance, softmax, (0.5, 0.4, 0.6)]).T
-    data = digits.assign(
-        {name: ("score", row) for name, row in zip(("auroc", "auroc_low", "auroc_high"), rows, strict=True)}
-    )
+def test_trust_says_only_what_the_interval_of_the_difference_shows(digits, distance, softmax, lead, said):
+    names = ("auroc", "auroc_low", "auroc_high", "auroc_lead", "auroc_lead_low", "auroc_lead_high")
+    rows = np.array([(*distance, 0, 0, 0), (*softmax, *lead), (0.5, 0.4, 0.6, 0.3, 0.2, 0.4)]).T
+    data = digits.assign({name: ("score", row) for name, row in zip(names, rows, strict=True)})
     found = boundary_tables.trust(data, boundary.boundary(data))
     assert found.heading.startswith(said)
+    assert [row["lead_interval"] == "" for row in found.rows] == [True, np.isnan(lead[0]), False]
     assert ("is not shown to tell mistakes at all" in found.words) == (distance[1] <= 0.5)
 
 

@@ -1,6 +1,7 @@
 """Pair flips against convex quadratic programs, fine grids and what must not depend on anything else."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from scipy.optimize import minimize
 
 from theodolite.errors import UserError
 from theodolite.outputs import Outputs
+from theodolite.search import pair_solver
 from theodolite.search.pair_flips import all_pairs, pair_flips
 from theodolite.search.regions import Region
 
@@ -180,6 +182,44 @@ def test_rows_do_not_influence_each_other():
         assert float(alone.distance[0]) == pytest.approx(float(together.distance[row]), rel=1e-6)
         # Rounding differs with the size of a batch, and may cost or save a step.
         assert int(alone.units[0]) == pytest.approx(int(together.units[row]), rel=0.15)
+
+
+@pytest.mark.parametrize("effort", ["thorough", "retry"])
+def test_answers_do_not_depend_on_the_place_in_a_batch(effort, monkeypatch):
+    # Random starts and references are drawn; many blocks and an effort that finds little, so that some rows go again.
+    monkeypatch.setattr(pair_solver, "_NUMBERS_AT_ONCE", 7e3)
+    little = pair_solver.PairEffort(4, 1, 1, (2,), (1,))
+    few_steps = replace(pair_solver.EFFORTS["thorough"], steps=(4, 6, 20))
+    monkeypatch.setitem(pair_solver.EFFORTS, "regular", little)
+    monkeypatch.setitem(pair_solver.EFFORTS, "thorough", few_steps)
+    effort = "regular" if effort == "retry" else effort
+    function = small_network(6, 3, 6, width=30)
+    exact = outputs_of(function, 6, 3)
+    n = 12
+    inputs = torch.rand(n, 6, generator=seeded(4), dtype=F64)
+    first, second = function(inputs).topk(2, dim=1).indices.T
+    every = torch.rand(300, 6, generator=seeded(5), dtype=F64)
+    reference = (every, function(every).argmax(1))
+
+    def flips_of(rows):
+        return pair_flips(
+            exact,
+            exact,
+            inputs[rows],
+            first[rows],
+            second[rows],
+            reference=reference,
+            effort=effort,
+            generator=seeded(),
+        )
+
+    together = flips_of(torch.arange(n))
+    order = torch.randperm(n, generator=seeded(6))
+    permuted = flips_of(order)
+    split = torch.cat([flips_of(rows).point for rows in torch.arange(n).split(5)])
+    assert together.found.sum() >= 6
+    for point in (permuted.point[order.argsort()], split):
+        assert torch.allclose(point, together.point, rtol=0, atol=1e-6, equal_nan=True)
 
 
 def test_units_of_length_do_not_matter():

@@ -24,7 +24,7 @@ from theodolite.instruments.boundary_findings import to_dataset
 from theodolite.instruments.boundary_sampler import BoundarySampler
 from theodolite.instruments.boundary_task import BoundaryTask, parse_pairs, prepare
 from theodolite.network import Network
-from theodolite.run import Budget, Meter, Outcome, Progress, read_checkpoint
+from theodolite.run import Budget, Checkpoint, Meter, Outcome, Progress, read_checkpoint
 from theodolite.search.constraints import Constraints
 from theodolite.search.regions import NORMS
 
@@ -106,17 +106,19 @@ class Boundary:
 
         Inputs are points of the space's continuous hull, distances in their units. ``labels (image,)``: true classes,
         -1 where unknown. ``reference (m, *shape)``: other points, such as training data, from which searches may
-        start. ``directory``: where checkpoints and the result are saved; with ``resume`` a run there is continued.
+        start. ``directory``: where checkpoints and the result are saved; with ``resume`` a run there is continued, of
+        the same network, inputs, labels, reference and settings (budget and uncertainty may be others).
 
         An input that will not do (outside the space, not finite, no finite output) or that no flip point is found for
         is a row whose ``outcome`` says why. Raises UserError before any work for shapes, labels, settings or a
-        directory that will not do.
+        directory that will not do, and for a run begun with others.
         """
         task = prepare(self, network, inputs, labels, reference)
         folder = Path(directory) if directory is not None else None
         checkpoint = surveying.checkpoint_in(folder, CHECKPOINT, resume)
         meter = Meter(Budget.parse(self.budget), lambda: task.units)
         saved = read_checkpoint(checkpoint) if resume and checkpoint is not None else None
+        _check_same(task, saved)
         sampler = BoundarySampler(self, task, meter)
         generator = torch.Generator().manual_seed(self.seed)
         outcome = surveying.driven(
@@ -187,3 +189,14 @@ class Boundary:
         if self.uncertainty is not None:
             attributes["uncertainty"] = self.uncertainty
         return attributes
+
+
+def _check_same(task: BoundaryTask, saved: Checkpoint | None) -> None:
+    """Raise UserError where a run to go on with was begun with another task."""
+    if saved is None:
+        return
+    identity = getattr(saved.state, "identity", "")
+    if identity != task.identity:
+        got = f"others (hash {task.identity[:12]} for {identity[:12] or 'none'})"
+        expected = "the network, inputs, labels, reference and settings that the run began with"
+        raise UserError("resume", expected, got, "give them, or begin anew in another folder")

@@ -197,6 +197,9 @@ def _told(
         "auroc": (("score",), trust.auroc),
         "auroc_low": (("score",), trust.low),
         "auroc_high": (("score",), trust.high),
+        "auroc_lead": (("score",), trust.lead),
+        "auroc_lead_low": (("score",), trust.lead_low),
+        "auroc_lead_high": (("score",), trust.lead_high),
         "suspicious_image": (("suspect",), flip_statistics.suspicious(distance, own, label)),
     }
     if len(task.pairs[0]):

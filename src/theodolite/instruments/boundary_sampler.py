@@ -37,7 +37,7 @@ _HASTE = 2.0  # times its share of the time left that an image's proof may take:
 
 @dataclass(frozen=True)
 class BoundaryState:
-    """What each step so far found; ``step`` of the schedule comes next.
+    """What each step so far found; ``step`` of the schedule comes next. ``identity``: of the task they belong to.
 
     ``flips``, ``violation``, ``meetings``, ``bounds``, ``second_bounds``, ``pair_bounds``: a part a block of images;
     ``pairs``: a part a block of pairs.
@@ -51,6 +51,7 @@ class BoundaryState:
     bounds: tuple[Bounds, ...] = ()
     second_bounds: tuple[Bounds, ...] = ()
     pair_bounds: tuple[Bounds, ...] = ()
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class BoundarySampler:
     meter: Meter
 
     def init(self, generator: torch.Generator) -> BoundaryState:
-        return BoundaryState(0)
+        return BoundaryState(0, identity=self.task.identity)
 
     def step(self, state: BoundaryState, generator: torch.Generator) -> tuple[BoundaryState, dict[str, Any]]:
         schedule = self._schedule
@@ -105,7 +106,7 @@ class BoundarySampler:
             parts += [("meetings", rows) for rows in images.split(block)]
         if self.settings.certificate != "none":
             parts += [("bounds", rows) for rows in images.split(_PROOFS_A_STEP)]
-        if self.settings.certificate in ("auto", "cap") and self.meter.budget.seconds is not None:
+        if self.settings.certificate in ("auto", "cap"):
             parts += [("second_bounds", rows) for rows in images.split(_PROOFS_A_STEP)]
         if self.settings.certificate not in ("none", "exact") and len(self.task.pairs[0]):
             parts += [("pair_bounds", rows) for rows in images.split(_PROOFS_A_STEP)]
@@ -191,11 +192,12 @@ class BoundarySampler:
         return replace(state, bounds=(*state.bounds, found))
 
     def _second_bounds(self, state: BoundaryState, rows: Tensor, source: torch.Generator) -> BoundaryState:
-        """Proofs that their share of the time cut short, with what others left of theirs."""
+        """Proofs that their share of the time cut short, with what others left of theirs; none without a clock."""
         upper = self._upper(state).amin(1)
         known = torch.zeros(len(upper), dtype=torch.float64)
         known[self.task.usable] = torch.cat([part.lower for part in state.bounds])
-        short = self.task.usable & (known < EXACT_SHARE * upper)
+        timed = self.meter.budget.seconds is not None
+        short = self.task.usable & (known < EXACT_SHARE * upper) & timed
         n_left = int(short[rows[0] :].sum())
         found = no_bounds(len(rows), self.task.n_classes)
         place = short[rows].nonzero()[:, 0]

@@ -5,10 +5,12 @@ An input that will not do is kept apart with the reason in words, so that it har
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -33,6 +35,7 @@ _NOT_FINITE = "not searched: the input is not finite"
 _OUTSIDE = "not searched: the input lies outside the space"
 _NO_OUTPUT = "not searched: the network's outputs are not finite here"
 _REFUSALS = (_NOT_FINITE, _OUTSIDE, _NO_OUTPUT)
+_OF_NO_STEP = ("budget", "uncertainty", "constraints")  # constraints count as the rules they make
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class BoundaryTask:
     """``points (image, n)`` float64 in input units, ``output (image, class)`` float64, ``own (image,)`` the class the
     network gives each, -1 where it gives none; ``refusal``: why an image is not searched, "" where it is.
     ``reference``: points ``(m, n)`` and their classes. ``pairs``: images and classes of the pairs asked for.
-    ``change_threshold``: features that change by less count as unchanged, in input units."""
+    ``change_threshold``: features that change by less count as unchanged, in input units. ``identity``: a hash of the
+    network, inputs, labels, reference and settings that a step's result depends on."""
 
     network: Network
     outputs: Outputs
@@ -57,6 +61,7 @@ class BoundaryTask:
     norm: str
     homotopy: bool
     change_threshold: float
+    identity: str
     before: int
 
     @property
@@ -113,7 +118,8 @@ def prepare(
     refusal = _refusals(points, output, exact)
     own = torch.tensor([-1 if words in (_NOT_FINITE, _NO_OUTPUT) else 0 for words in refusal])
     own = torch.where(own < 0, own, output.argmax(1))
-    known = None if reference is None else _classified(_points("reference", reference, network), exact)
+    others = None if reference is None else _points("reference", reference, network)
+    known = None if others is None else _classified(others, exact)
     pairs = _pairs(settings, own, torch.tensor([not words for words in refusal]), exact.n_outputs)
     if rules is not None and rules.discrete and (settings.targets != "closest" or settings.meeting):
         raise UserError("targets", "closest with whole-number features", settings.targets, "leave --targets out")
@@ -137,6 +143,7 @@ def prepare(
         settings.norm,
         _wants_homotopy(settings, outputs, network),
         _CHANGE_THRESHOLD * _range(points, exact),
+        _identity(settings, network, (points, labels, others), rules),
         outputs.n_units + exact.n_units,
     )
 
@@ -220,6 +227,29 @@ def _wants_homotopy(settings: Boundary, outputs: Outputs, network: Network) -> b
         return False
     x = network.space.draw(2, surveying.trial_generator()).flatten(1).to(outputs.dtype)
     return not torch.equal(softened(outputs, Softening(width=2.0)).value(x), outputs.value(x))
+
+
+def _identity(settings: Boundary, network: Network, given: tuple[Tensor | None, ...], rules: Rules | None) -> str:
+    names = [entry.name for entry in dataclasses.fields(settings) if entry.name not in _OF_NO_STEP]
+    told = [getattr(settings, name) for name in names]
+    digest = hashlib.sha256()
+    _tell(digest, [network.hash, network.space.spec(), told, given, None if rules is None else vars(rules)])
+    return digest.hexdigest()
+
+
+def _tell(digest: hashlib._Hash, value: Any) -> None:
+    """Add the value, tensors bit for bit, in containers whose ends show."""
+    if isinstance(value, Tensor):
+        digest.update(repr((value.dtype, tuple(value.shape))).encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    elif isinstance(value, dict):
+        _tell(digest, list(value.items()))
+    elif isinstance(value, list | tuple):
+        digest.update(f"{len(value)} of:".encode())
+        for one in value:
+            _tell(digest, one)
+    else:
+        digest.update(f"{value!r};".encode())
 
 
 def _range(points: Tensor, exact: Outputs) -> float:

@@ -39,14 +39,20 @@ class CapSearch:
 
 
 def proven_distances(
-    graph: LayerGraph, surroundings: Surroundings, rows: Tensor, upper: float, search: CapSearch
+    graph: LayerGraph,
+    surroundings: Surroundings,
+    rows: Tensor,
+    upper: float,
+    search: CapSearch,
+    known: Tensor | None = None,
 ) -> Tensor:
     """``(margin,)``: within less than this of the centre, in the norm of ``surroundings``, ``rows (margin, K)`` .
-    outputs stays above 0; at most ``upper``, the radius searched. What is not proven is 0.
+    outputs stays above 0; at most ``upper``, the radius searched. What is not proven is 0. ``known (margin,)``:
+    such distances proven before, from which the search goes on.
 
     The margins stand together for the untargeted question: once the least is settled the others are left as they are.
     """
-    lower = torch.zeros(len(rows), dtype=torch.float64)
+    lower = torch.zeros(len(rows), dtype=torch.float64) if known is None else known.clone()
     if not upper > 0:
         return lower
     clock = _Clock(search.seconds, time.monotonic())

@@ -8,6 +8,8 @@ constraints a search obeys. Bounds are sound in floating point: see `linear_boun
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -17,7 +19,7 @@ from torch import Tensor
 from theodolite.errors import MissingCapability, UserError
 from theodolite.instruments.cap_bounds import CapSearch, proven_distances
 from theodolite.instruments.layer_graph import LayerGraph, layer_graph
-from theodolite.instruments.layer_nodes import Affine
+from theodolite.instruments.layer_nodes import Activation, Affine
 from theodolite.instruments.linear_bounds import Surroundings
 from theodolite.instruments.lipschitz_bounds import lipschitz_distance
 from theodolite.network import Network
@@ -55,8 +57,9 @@ def distance_lower_bounds(
     ``upper``: the distance of a known flip point, ``(image,)``, or ``(image, K)`` for each class; inf where none is
     known. No more than this is proven, so that a bound never exceeds it. ``target (image,)``: only flips to this
     class count, -1 for any. ``method``: "crown" is linear bounds carried back (Zhang et al. 2018), "cap" tightens them
-    over the cap where a counterexample must lie, "lipschitz" divides margins by Lipschitz bounds; "auto" is "cap", or
-    "lipschitz" where a layer is not known or the network too large. ``seconds``: about how long to refine each image.
+    over the cap where a counterexample must lie, "lipschitz" divides margins by Lipschitz bounds; "auto" is "cap", of
+    smooth activations the larger of "crown" and "cap", or "lipschitz" where the network is too large. ``seconds``:
+    about how long to refine each image.
     A network of one output has the classes 0 and 1, with the outputs (0, z).
 
     Raises UserError for inputs of another shape, classes that there are not, and unknown norms and methods.
@@ -72,15 +75,17 @@ def distance_lower_bounds(
     by_class = torch.full((n_images, n_classes), torch.nan, dtype=torch.float64)
     words = ["none"] * n_images
     try:
-        graph = layer_graph(network)
+        graph, no_lines = _graph(network)
     except MissingCapability as error:
         reason = f"none: {error.argument} ({error.got})"
         return LowerBounds(
             _least(by_class.masked_fill(asked, 0.0)), by_class.masked_fill(asked, 0.0), [reason] * n_images
         )
-    too_large = method == "auto" and _multiplications(graph) > _AFFORDABLE
-    by_slopes = method == "lipschitz" or too_large
-    search = CapSearch(rounds=0 if method == "crown" else CapSearch.rounds, seconds=seconds)
+    weaker = no_lines if method != "lipschitz" else ""
+    if method == "auto" and not weaker and _multiplications(graph) > _AFFORDABLE:
+        weaker = ": too large for linear bounds"
+    by_slopes = method == "lipschitz" or bool(weaker)
+    methods = ("crown", "cap") if method == "auto" and _smooth(graph) else (method.replace("auto", "cap"),)
     sound = []
     for image in range(n_images):
         problem = _Problem(graph, network, inputs[image], int(own[image]), asked[image].nonzero()[:, 0], norm)
@@ -90,14 +95,14 @@ def distance_lower_bounds(
         elif by_slopes:
             sound.append(image)
         else:
-            by_class[image, problem.classes] = problem.by_linear_bounds(limit[image, problem.classes], search)
-            words[image] = "crown" if method == "crown" else "cap"
+            found, words[image] = problem.by_linear_bounds(limit[image, problem.classes], methods, seconds)
+            by_class[image, problem.classes] = found
     if sound:
         rows = torch.tensor(sound)
         found = lipschitz_distance(graph, inputs[rows], own[rows], norm=norm, upper=limit[rows].amax(1)).distance
         by_class[rows] = torch.where(asked[rows], torch.minimum(found, limit[rows]), torch.nan)
         for image in sound:
-            words[image] = "lipschitz: too large for linear bounds" if too_large else "lipschitz"
+            words[image] = f"lipschitz{weaker}"
     return LowerBounds(_least(by_class), by_class, words)
 
 
@@ -126,7 +131,20 @@ class _Problem:
             return "the input is not of its own class, or on the boundary"
         return ""
 
-    def by_linear_bounds(self, limits: Tensor, search: CapSearch) -> Tensor:
+    def by_linear_bounds(self, limits: Tensor, methods: Sequence[str], seconds: float | None) -> tuple[Tensor, str]:
+        """``(class,)`` the largest that the methods prove, one going on from another; and the one of the least."""
+        begun, best, word = time.monotonic(), torch.zeros_like(limits), methods[0]
+        for position, method in enumerate(methods):
+            left = None if seconds is None else max(0.0, seconds - (time.monotonic() - begun))
+            share = None if left is None else left / (len(methods) - position)
+            search = CapSearch(rounds=0 if method == "crown" else CapSearch.rounds, seconds=share)
+            found = torch.maximum(best, self._proven(limits, search, best))
+            if float(found.min()) > float(best.min()):
+                word = method
+            best = found
+        return best, word
+
+    def _proven(self, limits: Tensor, search: CapSearch, known: Tensor) -> Tensor:
         """``(class,)``: classes with one limit are searched together."""
         centre = self.point.detach().double().reshape(-1)
         low, high = self.network.space.bounds()
@@ -139,7 +157,7 @@ class _Problem:
         for limit in limits.unique().tolist():
             members = (limits == limit).nonzero()[:, 0]
             radius = limit if math.isfinite(limit) else self._far(rows[members], surroundings)
-            found[members] = proven_distances(self.graph, surroundings, rows[members], radius, search)
+            found[members] = proven_distances(self.graph, surroundings, rows[members], radius, search, known[members])
         return torch.minimum(found, limits)
 
     def _far(self, rows: Tensor, surroundings: Surroundings) -> float:
@@ -157,6 +175,19 @@ class _Problem:
             steep = 0.0 if slope is None else float(torch.linalg.vector_norm(slope, dual))
             estimates.append(float(margin[k].detach()) / steep if steep > 0 else whole)
         return min(whole, _FAR * min(estimates)) if math.isfinite(whole) else _FAR * min([1.0, *estimates])
+
+
+def _graph(network: Network) -> tuple[LayerGraph, str]:
+    """The graph, and why linear bounds cannot have it, in words: activations of which slopes alone are known."""
+    try:
+        return layer_graph(network), ""
+    except MissingCapability as error:
+        return layer_graph(network, curves=True), f": no linear bounds of {error.argument} ({error.got})"
+
+
+def _smooth(graph: LayerGraph) -> bool:
+    """Whether activations bend everywhere: their lines are chosen by the interval, and one over a cap may be worse."""
+    return any(isinstance(node, Activation) and node.kind != "piecewise" for node in graph.nodes)
 
 
 def _multiplications(graph: LayerGraph) -> float:

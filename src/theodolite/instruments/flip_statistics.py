@@ -19,12 +19,17 @@ _INTERVAL = (2.5, 97.5)  # percentiles of a 95% interval
 @dataclass(frozen=True)
 class Trust:
     """``auroc``, ``low``, ``high`` ``(score,)``: how well each score tells mistakes, with its 95% bootstrap
-    interval; NaN where there are no mistakes, or nothing else."""
+    interval. ``lead``, ``lead_low``, ``lead_high`` ``(score,)``: by how much the first score's AUROC is larger than
+    this one's, with the 95% interval of that difference in the same resamples. NaN where there are no mistakes, or
+    nothing else."""
 
     score: tuple[str, ...]
     auroc: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    lead: np.ndarray
+    lead_low: np.ndarray
+    lead_high: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -42,21 +47,24 @@ def trust(scores: Mapping[str, np.ndarray], mistake: np.ndarray, generator: torc
     """How well a low score tells that an answer is a mistake: section 6.1, "a better measure of trust".
 
     ``scores``: name -> ``(image,)``, infinite allowed; ``mistake (image,)`` bool. The intervals are percentiles of
-    resamples of the mistakes and of the correct answers apart, the same ones for every score.
+    resamples of the mistakes and of the correct answers apart, the same ones for every score: scores of the same
+    answers rise and fall together, so that their difference is known better than either.
     """
     n_mistakes, n_correct = int(mistake.sum()), int((~mistake).sum())
     if not n_mistakes or not n_correct:
         unknown = np.full(len(scores), np.nan)
-        return Trust(tuple(scores), unknown, unknown, unknown)
+        return Trust(tuple(scores), *[unknown] * 6)
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    figures = []
-    for score in scores.values():
-        group = np.unique(score, return_inverse=True)[1]
-        found = auroc(score, mistake)
-        resampled = _resampled(group, mistake, np.random.default_rng(seed))
-        figures.append((found, *np.percentile(resampled, _INTERVAL)))
-    table = np.array(figures)
-    return Trust(tuple(scores), table[:, 0], table[:, 1], table[:, 2])
+    found = np.array([auroc(score, mistake) for score in scores.values()])
+    resampled = np.array(
+        [
+            _resampled(np.unique(score, return_inverse=True)[1], mistake, np.random.default_rng(seed))
+            for score in scores.values()
+        ]
+    )
+    low, high = np.percentile(resampled, _INTERVAL, axis=1)
+    lead_low, lead_high = np.percentile(resampled[0] - resampled, _INTERVAL, axis=1)
+    return Trust(tuple(scores), found, low, high, found[0] - found, lead_low, lead_high)
 
 
 def auroc(score: np.ndarray, mistake: np.ndarray) -> float:

@@ -15,6 +15,7 @@ _MOST_CLASSES = 12
 _MOST_FLIPS = 20
 _MOST_ROWS = 500
 _FULL_TINT = 46
+_AUROC = ("auroc", "auroc_low", "auroc_high", "auroc_lead", "auroc_lead_low", "auroc_lead_high")
 _SCORES = {
     "distance": "distance to the flip point",
     "softmax": "softmax of the answer",
@@ -32,7 +33,7 @@ class Trust:
 
 
 def trust(dataset: xr.Dataset, found: Boundary) -> Trust:
-    """Whether distance tells mistakes better than softmax, from the AUROCs and their intervals alone.
+    """Whether distance tells mistakes better than softmax, from the AUROCs and the interval of their difference.
 
     After Yousefzadeh and O'Leary 2019, section 6.1, which claims it; the page says what this survey shows.
     """
@@ -45,21 +46,21 @@ def trust(dataset: xr.Dataset, found: Boundary) -> Trust:
     if not found.mistake.any():
         return Trust("No mistake among these answers", f"{counted} Whether distance tells mistakes is open.", rows)
     by_name = {row["score"]: row for row in rows}
-    if "distance" not in by_name or "softmax" not in by_name:
+    if "distance" not in by_name or not by_name.get("softmax", {}).get("lead_interval"):
         return Trust("Mistakes against right answers", counted, rows)
     distance, other = by_name["distance"], by_name["softmax"]
     figures = f"AUROC {distance['text']} against {other['text']}"
-    interval = f"{distance['interval']} for distance, {other['interval']} for softmax (95%, bootstrap)"
-    if distance["low"] > other["high"]:
+    said = f"The AUROC of distance less that of softmax is {other['lead_text']}"
+    interval = f"its interval {other['lead_interval']} (95%, bootstrap of both together)"
+    if other["lead_low"] > 0:
         heading = f"Distance tells mistakes better than softmax: {figures}"
-        said = f"The intervals lie apart: {interval}."
-    elif other["low"] > distance["high"]:
+        said += f", {interval}."
+    elif other["lead_high"] < 0:
         heading = f"Softmax tells mistakes better than distance: AUROC {other['text']} against {distance['text']}"
-        said = f"The intervals lie apart: {interval}. The paper's claim does not hold here."
+        said += f", {interval}. The paper's claim does not hold here."
     else:
-        more = {1: "more", -1: "less", 0: "as much"}[int(np.sign(distance["value"] - other["value"]))]
         heading = f"Distance is not shown to tell mistakes better than softmax: {figures}"
-        said = f"It tells {more} in this sample, but the intervals overlap: {interval}."
+        said += f" in this sample, but {interval} holds 0."
     if distance["low"] <= 0.5:
         said += " Distance itself is not shown to tell mistakes at all: its interval reaches 0.5, which is chance."
     return Trust(heading, f"{said}{counted}", rows)
@@ -96,20 +97,31 @@ def _lie(count: int) -> str:
 def _score_rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
     if "auroc" not in dataset or "score" not in dataset:
         return []
-    columns = (np.asarray(dataset[name].values, float) for name in ("auroc", "auroc_low", "auroc_high"))
-    return [
-        {
-            "score": str(name),
-            "words": _SCORES.get(str(name), str(name)),
-            "value": float(value),
-            "low": float(low),
-            "high": float(high),
-            "text": words.fixed(float(value), 3),
-            "interval": f"{words.fixed(float(low), 3)} to {words.fixed(float(high), 3)}",
-        }
-        for name, value, low, high in zip(dataset["score"].values, *columns, strict=True)
-        if math.isfinite(value) and math.isfinite(low) and math.isfinite(high)
-    ]
+    rows = []
+    for name, *figures in zip(dataset["score"].values, *(_column(dataset, name) for name in _AUROC), strict=True):
+        value, low, high, lead, lead_low, lead_high = map(float, figures)
+        if not (math.isfinite(value) and math.isfinite(low) and math.isfinite(high)):
+            continue
+        compared = str(name) != "distance" and math.isfinite(lead_low) and math.isfinite(lead_high)
+        rows.append(
+            {
+                "score": str(name),
+                "words": _SCORES.get(str(name), str(name)),
+                "low": low,
+                "text": words.fixed(value, 3),
+                "interval": f"{words.fixed(low, 3)} to {words.fixed(high, 3)}",
+                "lead_low": lead_low,
+                "lead_high": lead_high,
+                "lead_text": words.fixed(lead, 3) if compared else "",
+                "lead_interval": f"{words.fixed(lead_low, 3)} to {words.fixed(lead_high, 3)}" if compared else "",
+            }
+        )
+    return rows
+
+
+def _column(dataset: xr.Dataset, name: str) -> np.ndarray:
+    """Figures of the scores; NaN where a survey has none of that name."""
+    return np.asarray(dataset[name].values, float) if name in dataset else np.full(dataset.sizes["score"], np.nan)
 
 
 @dataclass(frozen=True)

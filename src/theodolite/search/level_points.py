@@ -51,12 +51,12 @@ def level_points(
     points = None if reference is None else reference.to(outputs.dtype)
     levels = None if points is None else outputs.value(points)
 
-    def segments(some: Ties, x0: Tensor) -> tuple[Tensor, Tensor]:
+    def segments(some: Ties, x0: Tensor, local: torch.Generator) -> tuple[Tensor, Tensor]:
         if points is None or levels is None:
             empty = x0.new_zeros((len(x0), 0, x0.shape[1]))
             return empty, empty
         beyond = some.side[:, None] * (levels[:, some.tied[:, 0]].T.double() - some.value[:, None]) >= 0
-        near = nearest_references(x0, points, beyond, settings.n_references, generator if settings.random else None)
+        near = nearest_references(x0, points, beyond, settings.n_references, local if settings.random else None)
         end = torch.where((near >= 0)[:, :, None], points[near.clamp(min=0)], torch.nan)
         return x0[:, None].expand_as(end), end
 

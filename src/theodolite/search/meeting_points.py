@@ -76,9 +76,8 @@ def meeting_points(
     ties = class_ties(outputs, flat[:, 0], flat[:, 1:], image, n_images)
     ties.units = units
 
-    def segments(some: Ties, x0: Tensor) -> tuple[Tensor, Tensor]:
-        random = generator if settings.random else None
-        return segments_to_classes(some, x0, reference, settings.n_references, random)
+    def segments(some: Ties, x0: Tensor, local: torch.Generator) -> tuple[Tensor, Tensor]:
+        return segments_to_classes(some, x0, reference, settings.n_references, local if settings.random else None)
 
     found = nearest_ties(
         ties, exact, inputs[image], region.select(image), segments, settings, generator, strictly_below=strictly_below

@@ -65,17 +65,15 @@ def pair_flips(
     reference = checked_reference(reference, outputs)
     ties = class_ties(outputs, first, second[:, None], torch.arange(len(inputs)), len(inputs))
 
-    random = generator if settings.random else None
-
-    def from_input(some: Ties, x0: Tensor) -> tuple[Tensor, Tensor]:
-        return segments_to_classes(some, x0, reference, settings.n_references, random)
+    def from_input(some: Ties, x0: Tensor, local: torch.Generator) -> tuple[Tensor, Tensor]:
+        return segments_to_classes(some, x0, reference, settings.n_references, local if settings.random else None)
 
     inputs = inputs.double()
     found = nearest_ties(ties, exact, inputs, region, from_input, settings, generator, strictly_below=strictly_below)
     lost = (~torch.isfinite(found.distance)).nonzero()[:, 0]
     if len(lost) and effort != "quick":
 
-        def between(some: Ties, x0: Tensor) -> tuple[Tensor, Tensor]:
+        def between(some: Ties, x0: Tensor, _: torch.Generator) -> tuple[Tensor, Tensor]:
             return _between_classes(some, x0, reference, RETRY.n_references)
 
         again = nearest_ties(

@@ -30,8 +30,8 @@ _FARTHEST = 1e5  # proximity at which a row stands still
 _ACCEPTED = 0.02  # share of the predicted decrease that a step must bring
 _CORRECTED = 0.7  # below this share a second-order correction is tried
 _FEASIBLE = 1e-4  # violation that is taken for a tie, as a share of the distance
-_CONVERGED = 1e-6  # decrease of the squared distance, as its share, that is not worth a step
-_REACH = 4.0  # steps within which an output below may come up
+_CONVERGED = 3e-5  # decrease of the squared distance, as its share, that is not worth a step
+_REACH = 2.0  # steps within which an output below may come up
 
 
 @final

@@ -22,6 +22,7 @@ from theodolite.search.pair_starts import crossings
 from theodolite.search.pair_ties import Ties
 from theodolite.search.regions import Region, hull
 
+_SAME = 0.2  # of its distance, within which two points are on their way to the same tie
 _UNRESOLVED = 100.0  # roundings of an input
 _NUMBERS_AT_ONCE = 6e7  # held in gradients; more problems are worked on in blocks
 
@@ -42,14 +43,14 @@ class PairEffort:
     n_jitters: int
     steps: tuple[int, ...]
     keep: tuple[int, ...]
-    n_slots: int = 4
+    n_slots: int = 3
     bisections: int = 5
     random: bool = False
 
 
 EFFORTS = {
-    "quick": PairEffort(8, 2, 0, (6, 12), (3, 1)),
-    "regular": PairEffort(20, 6, 0, (8, 20, 40), (7, 4, 2)),
+    "quick": PairEffort(8, 2, 0, (6, 12), (3, 1), n_slots=4),
+    "regular": PairEffort(8, 4, 4, (14, 20, 60), (9, 4, 2)),
     "thorough": PairEffort(40, 16, 4, (12, 30, 120), (21, 12, 6), 8, 6, True),
 }
 RETRY = PairEffort(40, 20, 2, (12, 40, 80), (23, 8, 4), 8, 8)  # for what a smaller effort has not found
@@ -70,7 +71,7 @@ class TiePoints:
         self.point[index], self.distance[index], self.residual[index] = part.point, part.distance, part.residual
 
 
-Segments = Callable[[Ties, Tensor], tuple[Tensor, Tensor]]
+Segments = Callable[[Ties, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 def effort_of(effort: str) -> PairEffort:
@@ -110,7 +111,8 @@ def nearest_ties(
 ) -> TiePoints:
     """The nearest tie found for each row of ``ties``; ``inputs`` and ``region`` in float64.
 
-    ``segments(ties, inputs) -> start, end``, each ``(row, s, n)``, cross the ties somewhere; NaN where there is none.
+    ``segments(ties, inputs, generator) -> start, end``, each ``(row, s, n)``, cross the ties somewhere; NaN where there
+    is none.
     """
     n_rows, n = inputs.shape
     found = TiePoints(
@@ -120,7 +122,10 @@ def nearest_ties(
     )
     n_starts = 1 + effort.n_crossings + effort.n_jitters
     block = max(1, int(_NUMBERS_AT_ONCE / (n * n_starts * (ties.n_tied + effort.n_slots + 3))))
+    # Every block starts from the same seed, so that no row depends on the others.
+    seed = int(torch.randint(2**62, (), generator=generator))
     for rows in torch.arange(n_rows).split(block):
+        generator = torch.Generator().manual_seed(seed)
         part, some, where = ties.select(rows), inputs[rows], region.select(rows)
         found.point[rows], found.distance[rows], found.residual[rows] = _block(
             part, exact, some, where, segments, effort, generator, strictly_below
@@ -194,7 +199,8 @@ def _search(
     state = pair_search.begin(ties.select(row), x0[row], narrow.select(row), start, effort.n_slots, within[row])
     banked_points, banked_distances, banked_rows = [], [], []
     for n_steps, n_kept in zip(effort.steps, effort.keep, strict=True):
-        kept = _most_promising(row, pair_search.promise(ties.select(row), state), n_kept)
+        promised = _distinct(row, state.point, state.length, pair_search.promise(ties.select(row), state))
+        kept = _most_promising(row, promised, n_kept)
         gone = torch.ones(len(row), dtype=torch.bool)
         gone[kept] = False
         banked_points.append(state.best_point[gone])
@@ -220,7 +226,7 @@ def _starts(
     n_rows, n = x0.shape
     starts = [region.nearest(x0, x0)[:, None]]
     within = torch.full_like(x0[:, 0], torch.inf)
-    start, end = segments(ties, x0)
+    start, end = segments(ties, x0, generator)
     n_segments = start.shape[1]
     if n_segments:
         row = torch.arange(n_rows).repeat_interleave(n_segments)
@@ -247,10 +253,10 @@ def _starts(
 def _jittered(
     ties: Ties, x0: Tensor, region: Region, within: Tensor, n_jitters: int, generator: torch.Generator
 ) -> Tensor:
-    """Points around the input, about as far as the first-order distance of the tie."""
+    """Points around the input, up to a few times as far as a tie may be expected."""
     begun = pair_search.begin(ties, x0, region, x0, 0, within)
     size = torch.where(torch.isfinite(begun.price), begun.price, 0.0)
-    noise = torch.randn((len(x0), n_jitters, x0.shape[1]), generator=generator, dtype=torch.float64).to(x0)
+    noise = torch.randn((n_jitters, x0.shape[1]), generator=generator, dtype=torch.float64).to(x0)
     far = x0[:, None] + noise * (size / x0.shape[1] ** 0.5)[:, None, None]
     return far.clamp(region.low[:, None], region.high[:, None])
 
@@ -260,6 +266,21 @@ def _most_promising(row: Tensor, promised: Tensor, n_kept: int) -> Tensor:
     order = promised.argsort(stable=True)
     order = order[row[order].argsort(stable=True)]
     return order[_rank_within(row[order]) < n_kept]
+
+
+def _distinct(row: Tensor, point: Tensor, length: Tensor, promised: Tensor) -> Tensor:
+    """The promises, inf for a point that is on its way to where a more promising one of its row goes."""
+    order = _most_promising(row, promised, len(row))
+    place = _rank_within(row[order])
+    n_rows, n_places = int(row.max()) + 1, int(place.max()) + 1
+    table = point.new_full((n_rows, n_places, point.shape[1]), torch.inf)
+    table[row[order], place] = point[order]
+    near = torch.cdist(table, table).nan_to_num(nan=torch.inf)[row[order], place]
+    earlier = torch.arange(n_places) < place[:, None]
+    same = (near < _SAME * length[order, None]) & earlier
+    distinct = promised.clone()
+    distinct[order[same.any(1)]] = torch.inf
+    return distinct
 
 
 def _rank_within(row: Tensor) -> Tensor:

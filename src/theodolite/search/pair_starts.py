@@ -22,15 +22,16 @@ def nearest_references(
     -1 where there are fewer. With a generator the farther half is drawn from a pool of the nearest."""
     n_pool = min(len(points), n_kept * (_POOL if generator is not None else 1))
     n_kept = min(n_kept, len(points))
+    n_near = (n_kept + 1) // 2
+    # One draw for all rows, so that none depends on the others.
+    draw = None if generator is None else torch.rand(n_pool - n_near, generator=generator)
     chosen = []
     for part, may in zip(inputs.split(_ROWS_AT_ONCE), allowed.split(_ROWS_AT_ONCE), strict=True):
         distance, index = torch.cdist(part, points).masked_fill(~may, torch.inf).topk(n_pool, dim=1, largest=False)
         index = torch.where(torch.isfinite(distance), index, -1)
-        if generator is not None:
-            n_near = (n_kept + 1) // 2
-            # Missing references sort last.
-            order = torch.rand(index[:, n_near:].shape, generator=generator) + 2.0 * (index[:, n_near:] < 0)
-            far = index[:, n_near:].gather(1, order.argsort(1))
+        if draw is not None:
+            missing_last = draw + 2.0 * (index[:, n_near:] < 0)
+            far = index[:, n_near:].gather(1, missing_last.argsort(1))
             index = torch.cat((index[:, :n_near], far), 1)
         chosen.append(index[:, :n_kept])
     return torch.cat(chosen)
@@ -44,9 +45,10 @@ def crossings(ties: Ties, start: Tensor, end: Tensor, n_steps: int) -> tuple[Ten
     units and two more.
     """
     move = end - start
-    first, last = ties.gaps(ties.outputs_at(start)), ties.gaps(ties.outputs_at(end))
-    # Several gaps: bisect their mean, the search sees to the rest.
-    negative, positive = first.mean(1), last.mean(1)
+    # Several gaps: their mean is halved, the search sees to the rest.
+    negative = ties.gaps(ties.outputs_at(start)).mean(1)
+    output = ties.outputs_at(end)
+    positive, lead = ties.gaps(output).mean(1), ties.excesses(output).amax(1)
     crosses = (negative * positive <= 0) & torch.isfinite(negative) & torch.isfinite(positive)
     slope = (positive - negative).abs().clamp(min=torch.finfo(start.dtype).tiny)
     orientation = torch.where(positive >= negative, 1.0, -1.0).to(start)
@@ -56,12 +58,12 @@ def crossings(ties: Ties, start: Tensor, end: Tensor, n_steps: int) -> tuple[Ten
         # False position first, then halves: outputs of networks bend.
         middle = (low * positive - high * negative) / (positive - negative) if step % 2 == 0 else (low + high) / 2
         middle = torch.where(torch.isfinite(middle), middle, (low + high) / 2).clamp(low, high)
-        gap = orientation * ties.gaps(ties.outputs_at(start + middle[:, None] * move)).mean(1)
+        output = ties.outputs_at(start + middle[:, None] * move)
+        gap = orientation * ties.gaps(output).mean(1)
         below = gap < 0
         low, negative = torch.where(below, middle, low), torch.where(below, gap, negative)
         high, positive = torch.where(below, high, middle), torch.where(below, positive, gap)
+        lead = torch.where(below, lead, ties.excesses(output).amax(1))
     point = start + high[:, None] * move
-    lead = ties.excesses(ties.outputs_at(point)).amax(1).clamp(min=0.0)
-    length = move.norm(dim=1)
-    quality = length * (high + lead / slope)
+    quality = move.norm(dim=1) * (high + lead.clamp(min=0.0) / slope)
     return point, torch.where(crosses & torch.isfinite(quality), quality, torch.inf)
