@@ -33,11 +33,39 @@ SHORTER = {
         "[:60]": "[:24]",
         "sizes=[20, 40]": "sizes=[8, 16]",
     },
+    "stability.md": {
+        "[:100]": "[:20]",
+        "[:80]": "[:16]",
+        "100, 100, 10": "30, 30, 10",
+        "(784, 100, 10)": "(784, 20, 10)",
+        "(784, 150, 10)": "(784, 30, 10)",
+        "range(100)": "range(40)",
+        "epochs=15": "epochs=3",
+        "amplify=0.1)": 'amplify=0.1, effort="quick")',
+    },
+    "units.md": {
+        "range(60)": "range(20)",
+        'Units(layer="2")': 'Units(layer="2", permutations=99, flips=8)',
+        "flips=0": "flips=0, permutations=99",
+    },
+    "ensembles.md": {
+        "epochs=20": "epochs=3",
+        # Whether a few seconds reach any level hangs on the machine.
+        'th.Density(seed=0, budget="20 s").measure(single.log_odds(0))': "None",
+        "train_members(5": "train_members(3",
+        "[:200]": "[:60]",
+        "Ensemble(seed=0)": "Ensemble(seed=0, resamples=100)",
+    },
+    "lipschitz.md": {"range(30)": "range(5)", "radius=(0.1, 0.5))": 'radius=(0.1, 0.5), budget="900 evaluations")'},
 }
 # What each guide leaves behind: surveys, pages, and words that its examples print.
 LEFT_BEHIND = {
     "landscape.md": (6, {"glass.html", "digits.html"}, "basins are deeper than"),
     "boundary.md": (4, {"boundary.html"}, "changed below the middle: 0.0 whole: True"),
+    "lipschitz.md": (2, {"slopes.html"}, "because of LayerNorm"),
+    "stability.md": (3, {"stability.html"}, "made for softmax, amplified to 0.1"),
+    "units.md": (3, {"units.html"}, "after Holm's correction"),
+    "ensembles.md": (1, {"ensemble.html"}, "a calibrated network would show"),
 }
 
 
@@ -59,7 +87,7 @@ def quiet(measure: Callable[..., Any], surveys: list[Any]) -> Callable[..., Any]
 def test_examples_run_in_order(guide, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     surveys = []
-    for instrument in (th.Landscape, th.Boundary):
+    for instrument in (th.Landscape, th.Boundary, th.Units, th.Ensemble, th.Stability, th.Lipschitz):
         monkeypatch.setattr(instrument, "measure", quiet(instrument.measure, surveys))
     scope: dict[str, object] = {}
     unused = dict(SHORTER[guide])
@@ -120,3 +148,29 @@ def test_settings_and_constraints_of_the_boundary_guide_are_those_of_the_instrum
         assert not parse_constraints(example).empty, example
     for name in th.Constraints.__dataclass_fields__:
         assert f"`{name}=" in text, name
+
+
+def test_settings_of_the_units_guide_are_those_of_the_instrument():
+    text = (GUIDES / "units.md").read_text()
+    from theodolite.instruments.unit_activations import POSITIONS
+    from theodolite.instruments.unit_comparison import LESS, MORE, NONE, OPEN
+
+    settings = th.Units.__dataclass_fields__
+    for name in ("layer", "top", "n_random", "permutations", "positions", "flips"):
+        assert name in settings and f"`{name}" in text, name
+    for name in POSITIONS:
+        assert f'"{name}"' in text, name
+    assert all(f'"{word}"' in text for word in (MORE, LESS, NONE, OPEN))
+
+
+def test_settings_of_the_ensembles_guide_are_those_of_the_instrument():
+    text = (GUIDES / "ensembles.md").read_text()
+    from theodolite.instruments.calibration import MEASURES
+    from theodolite.instruments.ensemble_findings import QUESTIONS
+
+    for name, given in re.findall(r"`([a-z]+)=([0-9.]+)`", text):
+        assert float(given) == getattr(th.Ensemble(), name), name
+    for name in QUESTIONS:
+        assert f'"{name}"' in text, name
+    for name in MEASURES:
+        assert name.partition(",")[0].lower() in text.lower(), name

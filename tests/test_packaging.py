@@ -14,7 +14,22 @@ import pytest
 import theodolite
 
 ROOT = Path(__file__).parents[1]
-PUBLIC = {"Grid", "Spins", "Box", "Latent", "Field", "Network", "OneHot", "Scale", "Density", "Landscape"}
+PUBLIC = {
+    "Grid",
+    "Spins",
+    "Box",
+    "Latent",
+    "Field",
+    "Network",
+    "OneHot",
+    "Scale",
+    "Density",
+    "Landscape",
+    "Ensemble",
+    "Lipschitz",
+    "Stability",
+    "Units",
+}
 PUBLIC |= {"Boundary", "Constraints", "UserError", "open_survey", "report", "__version__"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
 

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from theodolite.field import Field as Field
     from theodolite.instruments.boundary import Boundary as Boundary
     from theodolite.instruments.density import Density as Density
+    from theodolite.instruments.ensemble import Ensemble as Ensemble
     from theodolite.instruments.landscape import Landscape as Landscape
+    from theodolite.instruments.lipschitz import Lipschitz as Lipschitz
+    from theodolite.instruments.stability import Stability as Stability
+    from theodolite.instruments.units import Units as Units
     from theodolite.network import Network as Network
     from theodolite.report.page import write_report as report
     from theodolite.result import open_survey as open_survey
@@ -35,14 +39,18 @@ _HOMES = {
     "Box": "theodolite.space",
     "Constraints": "theodolite.search.constraints",
     "Density": "theodolite.instruments.density",
+    "Ensemble": "theodolite.instruments.ensemble",
     "Field": "theodolite.field",
     "Grid": "theodolite.space",
     "Landscape": "theodolite.instruments.landscape",
     "Latent": "theodolite.space",
+    "Lipschitz": "theodolite.instruments.lipschitz",
     "Network": "theodolite.network",
     "OneHot": "theodolite.embedding",
     "Scale": "theodolite.embedding",
     "Spins": "theodolite.space",
+    "Units": "theodolite.instruments.units",
+    "Stability": "theodolite.instruments.stability",
     "UserError": "theodolite.errors",
     "open_survey": "theodolite.result",
 }
@@ -52,14 +60,18 @@ __all__ = [
     "Box",
     "Constraints",
     "Density",
+    "Ensemble",
     "Field",
     "Grid",
     "Landscape",
     "Latent",
+    "Lipschitz",
     "Network",
     "OneHot",
     "Scale",
     "Spins",
+    "Stability",
+    "Units",
     "UserError",
     "__version__",
     "open_survey",

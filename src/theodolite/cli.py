@@ -24,6 +24,10 @@ COMMANDS = (
     | Annotated[the.DensityCommand, tyro.conf.subcommand("density")]
     | Annotated[the.LandscapeCommand, tyro.conf.subcommand("landscape")]
     | Annotated[the.BoundaryCommand, tyro.conf.subcommand("boundary")]
+    | Annotated[the.StabilityCommand, tyro.conf.subcommand("stability")]
+    | Annotated[the.LipschitzCommand, tyro.conf.subcommand("lipschitz")]
+    | Annotated[the.UnitsCommand, tyro.conf.subcommand("units")]
+    | Annotated[the.EnsembleCommand, tyro.conf.subcommand("ensemble")]
     | Annotated[the.ResumeCommand, tyro.conf.subcommand("resume")]
     | Annotated[the.ReportCommand, tyro.conf.subcommand("report")]
     | Annotated[the.CompareCommand, tyro.conf.subcommand("compare")]
@@ -64,7 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(chosen: the.Command, line: str) -> None:
     match chosen:
-        case the.DensityCommand() | the.LandscapeCommand() | the.BoundaryCommand():
+        case (
+            the.DensityCommand()
+            | the.LandscapeCommand()
+            | the.BoundaryCommand()
+            | the.StabilityCommand()
+            | the.LipschitzCommand()
+            | the.UnitsCommand()
+            | the.EnsembleCommand()
+        ):
             from theodolite.commands import survey
 
             survey.run(chosen, line)

@@ -20,13 +20,15 @@ from theodolite.errors import FieldError, UserError
 from theodolite.field import Field, LevelDifferences, Terms, TermWindow
 from theodolite.outputs import Outputs
 from theodolite.space import DiscreteSpace, Space
+from theodolite.subnormals import without_subnormals
 
 _ACTIVATION_BYTES = 2**25  # a batch whose activations exceed this leaves the processor's caches (measured)
 
 
 @final
 class Network:
-    """A module (deep copy, eval mode, parameters frozen) with its input space, embedding and preprocessing.
+    """A module (deep copy, eval mode, parameters frozen) with its input space, embedding and preprocessing. Outputs are
+    evaluated without weights too small to count (`subnormals`); ``module`` and its hash keep them.
 
     ``embedding`` turns points into the module's input (default: the values as floats); ``preprocess`` is a
     differentiable function applied after it; ``classes`` names the classes. A module with ONE output and two
@@ -52,6 +54,7 @@ class Network:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         if any(isinstance(layer, nn.Conv2d) for layer in self.module.modules()):
             self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._evaluated = without_subnormals(self.module)
         # A module in float64 is evaluated in float64 on real inputs: what descents to a zero gradient need.
         floating = [p.dtype for p in self.module.parameters() if p.dtype.is_floating_point]
         real = not isinstance(space, DiscreteSpace)
@@ -187,7 +190,8 @@ class Network:
         """
         low, high = self.space.bounds()
         n = self.space.n_coordinates
-        module = self.module if dtype == self._parameter_dtype() else copy.deepcopy(self.module).to(dtype)
+        same = dtype == self._parameter_dtype()
+        module = self._evaluated if same else without_subnormals(copy.deepcopy(self.module).to(dtype))
         binary = classify and self.n_outputs == 1
 
         def function(x: Tensor) -> Tensor:
@@ -319,7 +323,7 @@ class Network:
 
     def _embedded_outputs(self, embedded: Tensor) -> Tensor:
         assembled = self._assemble(embedded)
-        output = self._folded.tail(assembled) if self._folded is not None else self.module(assembled)
+        output = self._folded.tail(assembled) if self._folded is not None else self._evaluated(assembled)
         return output.reshape(len(embedded), self.n_outputs)
 
     def _model_input(self, x: Tensor) -> Tensor:
@@ -337,7 +341,7 @@ class Network:
         return model_input.contiguous(memory_format=torch.channels_last) if model_input.ndim == 4 else model_input
 
     def _run(self, model_input: Tensor) -> Tensor:
-        return self.module(self._finish(model_input)).reshape(len(model_input), self.n_outputs)
+        return self._evaluated(self._finish(model_input)).reshape(len(model_input), self.n_outputs)
 
     def _activation(self, layer: str, model_input: Tensor) -> Tensor:
         kept: list[Tensor] = []

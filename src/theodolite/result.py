@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 STORE = "survey.zarr"
-VERDICTS = ("exact", "bracketed", "converged", "not converged")
+VERDICTS = ("exact", "bracketed", "converged", "not converged", "complete", "incomplete", "proven", "in part")
 CHECK_RESULTS = {1: "yes", 0: "no", -1: "not tested"}
 
 

@@ -15,6 +15,7 @@ from theodolite.instruments.layer_graph import UnsupportedLayer
 from theodolite.instruments.layer_nodes import averaged, convolution
 from theodolite.instruments.lipschitz_bounds import lipschitz_bounds, lipschitz_distance
 from theodolite.instruments.operator_norms import affine_norm, matrix_of, spectral_norm, torus_norm
+from theodolite.instruments.torus_norms import circular_singular_values, torus
 
 POWER = {"L2": 2.0, "L1": 1.0, "Linf": math.inf}
 
@@ -111,8 +112,11 @@ def test_the_torus_is_exact_where_convolutions_are_circular():
         identity = torch.eye(2 * 64, dtype=torch.float64).reshape(-1, 2, 8, 8)
         padded = nn.functional.pad(identity, (0, 2, 0, 2), mode="circular")
         matrix = nn.functional.conv2d(padded, weight, stride=stride).flatten(1)
-        found = torus_norm(weight, (8, 8), (stride, stride))
-        assert found == pytest.approx(float(torch.linalg.svdvals(matrix)[0]), rel=1e-10)
+        shape = torus(weight, (8, 8), (stride, stride), (1, 1), (1, 1), 1, circular=True)
+        highest, lowest = circular_singular_values(shape)
+        truth = torch.linalg.svdvals(matrix)
+        assert highest == pytest.approx(float(truth[0]), rel=1e-10)
+        assert lowest == pytest.approx(float(truth[-1]), rel=1e-10)
 
 
 def test_norms_of_matrices_and_pools():

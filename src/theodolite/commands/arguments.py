@@ -16,9 +16,9 @@ class ModelFlags:
     """A network, the space of its inputs and its data."""
 
     model: str | None = None
-    """pkg.mod:factory, a .pt2 file, a .safetensors file that names its factory, or zoo:cnn, zoo:toy, zoo:dense,
-    zoo:conv, zoo:digits (trained on the spot; dense and conv tell all ten digits, for boundaries; the last is an
-    energy, for landscapes).
+    """pkg.mod:factory, a .pt2 file, a .safetensors file that names its factory, or one of the zoo, trained on the spot:
+    zoo:cnn, zoo:toy (0s and 1s); zoo:dense, zoo:conv, zoo:erf (a minute), zoo:softmax1 to 3, zoo:n100-100-10 and others
+    (all ten digits); zoo:digits (an energy, for landscapes).
     """
 
     weights: Path | None = None
@@ -202,11 +202,166 @@ class BoundaryCommand(RunFlags, ModelFlags):
 
 
 @dataclass(frozen=True)
-class DemoCommand:
-    """Trains three classifiers of handwritten digits: surveys one over all inputs, maps the basins of another, and
-    finds how close test images are to the decision boundary of the third."""
+class NetworksFlags:
+    """Several networks that take the same inputs and tell the same classes, and their data."""
 
-    only: Literal["density", "landscape", "boundary"] | None = None
+    networks: str | None = None
+    """NAME=MODEL,NAME=MODEL: each model as --model of other commands takes it, such as a=pkg.mod:factory,b=zoo:dense;
+    those of the zoo of one kind are trained with --seed, --seed + 1, ...
+    """
+
+    network_weights: str | None = None
+    """NAME=FILE,NAME=FILE: .safetensors files with the weights of those of the networks that need one."""
+
+    space: str | None = None
+    """grid:1x28x28:256, box:3x32x32:0:1, spins:N or latent:N, the same for all; the zoo's have one of their own."""
+
+    embedding: str | None = None
+    """How an input becomes numbers: scale:1/255, scale:1/255:-0.5, onehot or none (the values themselves)."""
+
+    data: Path | None = None
+    """An .npz file (x and y, or x_train, y_train, x_test, y_test) or a folder of MNIST's IDX files; see
+    docs/data.md.
+    """
+
+    classes: str | None = None
+    """The labels of the classes in the order of the outputs, such as 0,1; inputs with other labels are
+    left out.
+    """
+
+
+@dataclass(frozen=True)
+class StabilityCommand(RunFlags, NetworksFlags):
+    """How small a change fools each of several networks, and whether what fools one fools the others."""
+
+    budget: str = "10 min"
+    """Time, or forward and backward passes as evaluations; inputs not reached are listed as such."""
+
+    images: int = 100
+    """How many inputs of the data are looked at, drawn by the seed; all where there are fewer."""
+
+    data_set: str | None = None
+    """The set of --data they are drawn from, such as test or train; test, or else the first, when left out."""
+
+    method: Literal["walk", "l-bfgs"] = "walk"
+    """The boundary walk, or box-constrained L-BFGS (Szegedy et al. 2013)."""
+
+    effort: Literal["quick", "regular", "thorough"] = "regular"
+    """Of a walk: about 240, 400 or 710 forward and backward passes an input and network."""
+
+    targets: Literal["closest", "next", "random", "all"] = "closest"
+    """The class of the examples: any, that of the second largest output, drawn by the seed, or the closest over a
+    search for every class.
+    """
+
+    amplify: str = "auto"
+    """Distortions that examples are amplified to, in units of the input, such as 0.1 or 0.1,0.2; auto: a tenth of the
+    range of the space; none.
+    """
+
+    noise: str = "auto"
+    """Standard deviations of Gaussian noise; auto: the networks' mean distortion and those of --amplify; none."""
+
+    resamples: int = 2000
+    """Of the bootstrap of the mean distortions."""
+
+
+@dataclass(frozen=True)
+class EnsembleCommand(RunFlags, NetworksFlags):
+    """Whether several networks together know where the first of them is overconfident, and how well calibrated."""
+
+    model: str | None = None
+    """A network of the zoo, such as zoo:dense, trained --members times; instead of --networks."""
+
+    members: int = 5
+    """How many networks --model trains, with --seed, --seed + 1, ..."""
+
+    density: Path | None = None
+    """The folder of a density survey of the first network: its levels are looked at too."""
+
+    images: int = 200
+    """How many inputs of the data are looked at, drawn by the seed; all where there are fewer."""
+
+    data_set: str | None = None
+    """The set of --data they are drawn from, such as test or train; test, or else the first, when left out."""
+
+    noise: str = "0.1,0.3"
+    """Standard deviations of Gaussian noise, as shares of the extent of a coordinate; none."""
+
+    distortion: str = "0.1"
+    """Of amplified adversarial examples of the first network, as shares of the extent of a coordinate; none."""
+
+    effort: Literal["quick", "regular", "thorough"] = "quick"
+    """Of the searches for flip points: about 240, 400 or 710 forward and backward passes an input."""
+
+    bins: int = 15
+    """Of the calibration error."""
+
+    resamples: int = 1000
+    """Of the bootstrap."""
+
+    sure: float = 0.99
+    """A network is sure of an answer that it gives more than this probability."""
+
+    doubt: float = 0.9
+    """The ensemble doubts an answer that its mean gives less than this probability."""
+
+
+@dataclass(frozen=True)
+class UnitsCommand(RunFlags, ModelFlags):
+    """Whether single units of a layer mean more than random directions: what excites them most, and how alike it is."""
+
+    layer: str | None = None
+    """The name of the layer in the module, such as 1 or fc1; a wrong one lists those there are."""
+
+    images: int = 1000
+    """How many inputs of the data are looked at, drawn by the seed; all where there are fewer."""
+
+    data_set: str | None = None
+    """The set of --data they are drawn from, such as test or train; test, or else the first, when left out."""
+
+    top: str = "10,30"
+    """Sizes of the sets of most exciting inputs; the first decides, the others are told beside it."""
+
+    n_random: int = 20
+    """Random directions, and leading principal ones, that are listed with their inputs."""
+
+    permutations: int = 999
+    """Random bases of the test."""
+
+    positions: Literal["maximum", "mean", "each"] = "maximum"
+    """Of a convolution: how positions are joined, or each position a unit."""
+
+    flips: int = 60
+    """Inputs whose closest flip points show how steady the units are; 0: none."""
+
+
+@dataclass(frozen=True)
+class LipschitzCommand(RunFlags, ModelFlags):
+    """How steep a network can be: a proven bound for every layer and the whole, and the steepest pair found."""
+
+    budget: str = "60 s"
+    """Time, or forward and backward passes as evaluations; what is not reached is listed as such."""
+
+    norm: Literal["L2", "L1", "Linf"] = "L2"
+    """Of changes of inputs, of outputs and of all between."""
+
+    radius: str | None = None
+    """Of balls around inputs of --data, in input units, within which slopes are bounded too, such as 0.1,0.5."""
+
+    images: int = 16
+    """How many inputs of the data are looked around, drawn by the seed; all where there are fewer."""
+
+    data_set: str | None = None
+    """The set of --data they are drawn from, such as test or train; test, or else the first, when left out."""
+
+
+@dataclass(frozen=True)
+class DemoCommand:
+    """Trains classifiers of handwritten digits: surveys one over all inputs, maps the basins of another, and finds how
+    close others' decision boundaries run, how steep they are, what their units mean and where they disagree."""
+
+    only: Literal["density", "landscape", "boundary", "stability", "lipschitz", "units", "ensemble"] | None = None
     """The section to run; all of them when left out."""
 
     budget: str = "4 min"
@@ -288,5 +443,13 @@ class InspectCommand(Subject):
     """Of the noise inputs and of the choice of data shown."""
 
 
-Survey = DensityCommand | LandscapeCommand | BoundaryCommand
+Survey = (
+    DensityCommand
+    | LandscapeCommand
+    | BoundaryCommand
+    | StabilityCommand
+    | UnitsCommand
+    | EnsembleCommand
+    | LipschitzCommand
+)
 Command = Survey | DemoCommand | ResumeCommand | ReportCommand | CompareCommand | ExportCommand | InspectCommand

@@ -9,7 +9,16 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from theodolite.commands.arguments import BoundaryCommand, DensityCommand, LandscapeCommand, Survey
+from theodolite.commands.arguments import (
+    BoundaryCommand,
+    DensityCommand,
+    EnsembleCommand,
+    LandscapeCommand,
+    LipschitzCommand,
+    StabilityCommand,
+    Survey,
+    UnitsCommand,
+)
 from theodolite.errors import UserError
 
 # Keys of a survey's settings.toml that are a record and no flags.
@@ -18,6 +27,10 @@ COMMANDS: dict[str, type[Survey]] = {
     "density": DensityCommand,
     "landscape": LandscapeCommand,
     "boundary": BoundaryCommand,
+    "stability": StabilityCommand,
+    "lipschitz": LipschitzCommand,
+    "units": UnitsCommand,
+    "ensemble": EnsembleCommand,
 }
 
 
@@ -61,7 +74,7 @@ def settings_from(table: dict[str, Any], source: Path) -> Survey:
         )
     given = {key: value for key, value in table.items() if key not in RECORDS}
     _check_keys(given, command, str(source))
-    for key in given.keys() & {"data", "weights", "generator_weights"}:
+    for key in given.keys() & {"data", "weights", "generator_weights", "density"}:
         given[key] = Path(given[key])
     return COMMANDS[command](**given)
 

@@ -2,46 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from rich.console import Console
 
 from theodolite import result
 from theodolite.commands import survey, survey_folder
-from theodolite.commands.arguments import BoundaryCommand, DemoCommand, DensityCommand, LandscapeCommand, Survey
+from theodolite.commands.arguments import (
+    BoundaryCommand,
+    DemoCommand,
+    DensityCommand,
+    EnsembleCommand,
+    LandscapeCommand,
+    LipschitzCommand,
+    StabilityCommand,
+    Survey,
+    UnitsCommand,
+)
 from theodolite.report.page import write_report
 
-SECTIONS = ("density", "landscape", "boundary")  # in the order of the page; the first is surveyed in --out itself
+
+@dataclass(frozen=True)
+class Section:
+    """A survey of the demo: the question it answers, in words, and its command."""
+
+    question: str
+    command: Callable[[DemoCommand], Survey]
 
 
 def run(settings: DemoCommand, line: str) -> None:
     """The sections one after another, each a survey with a folder, and one page of all of them."""
     console = Console(highlight=False)
     survey_folder.check_free(settings.out, settings.overwrite)
-    chosen = SECTIONS if settings.only is None else (settings.only,)
-    if "density" not in chosen:
+    chosen = list(SECTIONS) if settings.only is None else [settings.only]
+    if _IN_ITSELF not in chosen:
         survey_folder.create(settings.out, settings.overwrite)
-    else:
-        console.print(
-            "How many of all possible 28 x 28 images does a classifier of handwritten 0s and 1s call a 1, "
-            "and how surely? Not only the digits it was tested on: all e^4347 images."
-        )
-        survey.run(_density(settings), line)
-    if "landscape" in chosen:
-        console.print(
-            "What does a classifier of 0s, 1s, 2s and 3s remember? The images it is surest of, as basins of its "
-            "energy, and how far apart they are."
-        )
-        _section("landscape", _landscape(settings), settings, line, console)
-    if "boundary" in chosen:
-        console.print(
-            "How little must a test image change for a classifier of all ten digits to change its answer? The closest "
-            "such image, and a proof of how much closer any other can be."
-        )
-        _section("boundary", _boundary(settings), settings, line, console)
+    for name in chosen:
+        section = SECTIONS[name]
+        console.print(section.question)
+        survey.run(section.command(settings), line)
+        if name != _IN_ITSELF:
+            _add(name, settings, console)
 
 
-def _section(name: str, command: Survey, settings: DemoCommand, line: str, console: Console) -> None:
-    """Survey into a folder of its own, which `theodolite resume` continues, and add it to the page of all."""
-    survey.run(command, line)
+def _add(name: str, settings: DemoCommand, console: Console) -> None:
+    """Add a survey, which has a folder of its own that `theodolite resume` continues, to the page of all."""
     found = result.open_survey(settings.out / name)[name].to_dataset()
     result.save(found, settings.out)
     page = write_report(settings.out, settings.out / survey_folder.REPORT)
@@ -91,3 +97,79 @@ def _boundary(settings: DemoCommand) -> BoundaryCommand:
         out=settings.out / "boundary",
         overwrite=settings.overwrite,
     )
+
+
+def _stability(settings: DemoCommand) -> StabilityCommand:
+    return StabilityCommand(
+        networks="dense=zoo:dense,another dense=zoo:dense,convolutional=zoo:conv",
+        data=settings.data,
+        images=60,
+        effort="quick",
+        budget="60 s",
+        seed=settings.seed,
+        out=settings.out / "stability",
+        overwrite=settings.overwrite,
+    )
+
+
+def _lipschitz(settings: DemoCommand) -> LipschitzCommand:
+    return LipschitzCommand(
+        model="zoo:conv",
+        data=settings.data,
+        radius="0.1,0.5",
+        images=8,
+        budget="20 s",
+        seed=settings.seed,
+        out=settings.out / "lipschitz",
+        overwrite=settings.overwrite,
+    )
+
+
+def _units(settings: DemoCommand) -> UnitsCommand:
+    return UnitsCommand(
+        model="zoo:dense",
+        layer="1",
+        data=settings.data,
+        flips=30,
+        budget="30 s",
+        seed=settings.seed,
+        out=settings.out / "units",
+        overwrite=settings.overwrite,
+    )
+
+
+def _ensemble(settings: DemoCommand) -> EnsembleCommand:
+    return EnsembleCommand(
+        model="zoo:dense",
+        members=4,
+        data=settings.data,
+        images=100,
+        budget="30 s",
+        seed=settings.seed,
+        out=settings.out / "ensemble",
+        overwrite=settings.overwrite,
+    )
+
+
+_IN_ITSELF = "density"  # surveyed in --out itself
+SECTIONS = {  # in the order of the page
+    "density": Section(
+        "How many of all possible 28 x 28 images does a classifier of handwritten 0s and 1s call a 1, "
+        "and how surely? Not only the digits it was tested on: all e^4347 images.",
+        _density,
+    ),
+    "landscape": Section(
+        "What does a classifier of 0s, 1s, 2s and 3s remember? The images it is surest of, as basins of its "
+        "energy, and how far apart they are.",
+        _landscape,
+    ),
+    "boundary": Section(
+        "How little must a test image change for a classifier of all ten digits to change its answer? The closest "
+        "such image, and a proof of how much closer any other can be.",
+        _boundary,
+    ),
+    "stability": Section("Does what fools one network fool another?", _stability),
+    "lipschitz": Section("How steep can each layer of a network be? Proven from above, found from below.", _lipschitz),
+    "units": Section("Do single neurons mean more than random combinations of them?", _units),
+    "ensemble": Section("Do four networks together know where one of them is wrong but sure?", _ensemble),
+}

@@ -16,19 +16,21 @@ from theodolite.errors import UserError
 from theodolite.field import Field
 from theodolite.loading import Labelled, choose_classes, load_data, load_model, parse_embedding
 from theodolite.network import Network
-from theodolite.space import Box, DiscreteSpace, parse_space
+from theodolite.space import DiscreteSpace, parse_space
 from theodolite.zoo.datasets import Digits, bundled_digits, mnist, toy_images
 from theodolite.zoo.energies import DigitEnergy, digit_energy
 from theodolite.zoo.flip_networks import (
     TEN_DIGITS,
     FlipSubject,
-    grey_images,
+    erf_network,
     narrow_dense_network,
     small_cnn,
     train_dense,
+    train_erf,
     train_small_cnn,
 )
 from theodolite.zoo.networks import PaperCNN, ToyCNN, initialised
+from theodolite.zoo.stability_networks import STABILITY_RECIPES
 from theodolite.zoo.training import PAPER_ACCURACY, PAPER_SETTINGS, train
 
 DATA_LIMIT = 1000
@@ -54,10 +56,12 @@ ZOO = {
 
 @dataclass(frozen=True)
 class DigitClassifier:
-    """A classifier of grey images of all ten digits, on which boundaries are shown: how it is built and trained."""
+    """A classifier of all ten digits, on which boundaries are shown: how it is built, and trained or, with a file of
+    weights, filled.
+    """
 
     factory: Callable[[], nn.Sequential]
-    train: Callable[[Digits, int], FlipSubject]
+    train: Callable[[Digits, int, Path | None], FlipSubject]
     name: str
     words: str
 
@@ -65,13 +69,29 @@ class DigitClassifier:
 DIGIT_CLASSIFIERS = {
     "zoo:dense": DigitClassifier(
         narrow_dense_network,
-        lambda digits, seed: train_dense((50, 50), digits, seed),
+        lambda digits, seed, weights: train_dense((50, 50), digits, seed, weights=weights),
         "784-50-50-10",
         "a ReLU network of two layers of 50 neurons",
     ),
     "zoo:conv": DigitClassifier(
-        small_cnn, lambda digits, seed: train_small_cnn(digits, seed), "small CNN", "a small convolutional network"
+        small_cnn,
+        lambda digits, seed, weights: train_small_cnn(digits, seed, weights=weights),
+        "small CNN",
+        "a small convolutional network",
     ),
+    "zoo:erf": DigitClassifier(
+        erf_network,
+        lambda digits, seed, weights: train_erf(digits, seed, weights=weights),
+        "erf network of 12 layers",
+        "an erf network of 12 layers of wavelet features",
+    ),
+    **{
+        # A quotation mark means something else to a shell.
+        "zoo:" + recipe.name.lower().replace("'", "-prime"): DigitClassifier(
+            recipe.factory, recipe.train, recipe.name, recipe.words
+        )
+        for recipe in STABILITY_RECIPES.values()
+    },
 }
 
 
@@ -234,20 +254,13 @@ def _load_digit_classifier(subject: Subject, seed: int, console: Console, weight
     digits = bundled_digits(TEN_DIGITS) if subject.data is None else mnist(subject.data, TEN_DIGITS)
     if weights is None:
         console.print(f"Training {kind.words} on {len(digits.y_train):,} images ({digits.source}).")
-        made = kind.train(digits, seed)
+    made = kind.train(digits, seed, weights)
+    if weights is None:
         told = f"accuracy {made.test_accuracy:.1%} on {len(made.y_test):,} test images"
         console.print(f"Trained in {made.seconds:.0f} s: {told}.")
-        module = made.module
-    else:
-        module = load_model(_factory_name(kind), weights).module
-    space = Box(tuple(digits.x_train.shape[1:]), 0.0, 1.0)
-    names = tuple(map(str, TEN_DIGITS))
-    network = Network(module, space, classes=list(names), name=kind.name)
-    sets: dict[str, Labelled] = {
-        "train": (grey_images(digits.x_train, digits.levels), digits.y_train),
-        "test": (grey_images(digits.x_test, digits.levels), digits.y_test),
-    }
-    return Loaded(network.observable(subject.observable), network, sets, names)
+    network = Network(made.module, made.space, classes=list(made.classes), name=kind.name)
+    sets: dict[str, Labelled] = {"train": (made.x_train, made.y_train), "test": (made.x_test, made.y_test)}
+    return Loaded(network.observable(subject.observable), network, sets, made.classes)
 
 
 def save_zoo_weights(subject: ModelFlags, loaded: Loaded, path: Path) -> None:

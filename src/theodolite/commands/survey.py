@@ -9,14 +9,22 @@ from types import ModuleType
 
 from rich.console import Console
 
-from theodolite.commands import boundary, field_survey, survey_folder
+from theodolite.commands import boundary, ensemble, field_survey, lipschitz, stability, survey_folder, units
 from theodolite.commands.arguments import Survey
 from theodolite.commands.configuration import COMMANDS
 from theodolite.commands.job import Job
 from theodolite.errors import UserError
 from theodolite.report.page import write_report
 
-_MODULES: dict[str, ModuleType] = {"density": field_survey, "landscape": field_survey, "boundary": boundary}
+_MODULES: dict[str, ModuleType] = {
+    "density": field_survey,
+    "landscape": field_survey,
+    "boundary": boundary,
+    "stability": stability,
+    "lipschitz": lipschitz,
+    "units": units,
+    "ensemble": ensemble,
+}
 
 
 def run(settings: Survey, line: str) -> None:

@@ -1,5 +1,5 @@
 """The folder of a survey: survey.zarr, checkpoint.pt, settings.toml, report.html and, from the zoo,
-model.safetensors.
+model.safetensors, or the folder models where there are several.
 """
 
 from __future__ import annotations
@@ -17,11 +17,16 @@ CHECKPOINTS = {
     "density": "checkpoint.pt",
     "landscape": "landscape.checkpoint.pt",
     "boundary": "boundary.checkpoint.pt",
+    "stability": "stability.checkpoint.pt",
+    "lipschitz": "lipschitz.checkpoint.pt",
+    "units": "units.checkpoint.pt",
+    "ensemble": "ensemble.checkpoint.pt",
 }
 REPORT = "report.html"
 WEIGHTS = "model.safetensors"
+MODELS = "models"  # the weights of several networks, one file each
 # What a survey leaves in its folder, and so all that --overwrite may remove.
-FILES = (STORE, SETTINGS, *CHECKPOINTS.values(), REPORT, WEIGHTS)
+FILES = (STORE, SETTINGS, *CHECKPOINTS.values(), REPORT, WEIGHTS, MODELS)
 # Settings that say how the command was given, not what is surveyed.
 PASSING = ("out", "dry_run", "overwrite", "config")
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from theodolite.errors import MissingCapability
+from theodolite.instruments.activation_slopes import Curve, curve_of, curve_of_function
 from theodolite.instruments.layer_nodes import (
     Activation,
     ActivationKind,
@@ -93,20 +94,22 @@ class LayerGraph:
         return self.values(x)[-1]
 
 
-def layer_graph(network: Network, *, classify: bool = True) -> LayerGraph:
+def layer_graph(network: Network, *, classify: bool = True, curves: bool = False) -> LayerGraph:
     """The graph of a network's outputs over its points in input units; of one output z, the classes (0, z).
+
+    ``curves``: with activations of which only slopes are known (`activation_slopes`); else these are refused.
 
     Raises UnsupportedLayer, naming it, for an operation outside the known ones, for code that cannot be traced, and
     where the traced graph does not give the module's own outputs; MissingCapability for an embedding without a
     continuous form.
     """
-    whole = _Whole(network).double().eval()
-    graph = _Tracing(whole, network).run(binary=classify and network.n_outputs == 1)
+    whole = WholeNetwork(network).double().eval()
+    graph = _Tracing(whole, network, curves=curves).run(binary=classify and network.n_outputs == 1)
     _compare(graph, network, classify=classify)
     return graph
 
 
-class _Whole(nn.Module):
+class WholeNetwork(nn.Module):
     """Embedding, preprocessing and module as one."""
 
     def __init__(self, network: Network) -> None:
@@ -138,8 +141,8 @@ class _Value:
 class _Tracing:
     """Turns the traced code into nodes, one operation after the other."""
 
-    def __init__(self, whole: _Whole, network: Network) -> None:
-        self.whole = whole
+    def __init__(self, whole: WholeNetwork, network: Network, *, curves: bool) -> None:
+        self.whole, self.curves = whole, curves
         self.shape = tuple(network.space.shape)
         self.nodes: list[Node] = []
         try:
@@ -207,7 +210,7 @@ class _Tracing:
             return self._rearrange(name, x, layer)
         if isinstance(layer, nn.Identity | nn.Dropout | nn.Dropout2d):
             return x
-        raise UnsupportedLayer(name, type(layer).__name__)
+        return self._curve(name, x, curve_of(layer), type(layer).__name__)
 
     def _convolution(self, name: str, x: _Value, layer: nn.Conv2d) -> _Value:
         padding = layer.padding
@@ -244,6 +247,11 @@ class _Tracing:
         slope = torch.zeros(()) if slope is None else slope
         flat = slope.double().expand(x.shape).reshape(-1).contiguous()
         return self._add(Activation(name, kind, (x.index,), x.shape, flat))
+
+    def _curve(self, name: str, x: _Value, curve: Curve | None, refusal: str) -> _Value:
+        if curve is None or not self.curves:
+            raise UnsupportedLayer(name, refusal)
+        return self._add(Activation(name, "curve", (x.index,), x.shape, torch.zeros(()), curve))
 
     def _maximum(self, name: str, x: _Value, layer: Callable, kernel: Any, stride: Any, padding: Any, dilation: Any):
         """max(a, b) = a + relu(b - a), in a tree over the window: a ReLU is what every method here can bound."""
@@ -322,7 +330,7 @@ class _Tracing:
             return x
         if name in _REARRANGING:
             return self._rearrange(name, x, function)
-        raise UnsupportedLayer(name, f"the function {name}")
+        return self._curve(name, x, curve_of_function(name, arguments[1:], keywords), f"the function {name}")
 
     def _maximum_function(
         self, name: str, x: _Value, function: Callable, arguments: tuple[Any, ...], keywords: dict[str, Any]

@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 
-ActivationKind = Literal["piecewise", "erf", "tanh", "sigmoid"]
+from theodolite.instruments.activation_slopes import Curve
+
+ActivationKind = Literal["piecewise", "erf", "tanh", "sigmoid", "curve"]
 
 
 @final
@@ -63,13 +65,14 @@ class Affine:
 @dataclass(frozen=True)
 class Activation:
     """A function of every number alone. "piecewise" is x for x > 0 and ``slope`` x below (a number of each
-    coordinate: 0 for ReLU)."""
+    coordinate: 0 for ReLU); "curve" is ``curve``, of which slopes are known and no lines."""
 
     name: str
     kind: ActivationKind
     inputs: tuple[int]
     shape: tuple[int, ...]
     slope: Tensor
+    curve: Curve | None = None
 
     @property
     def size(self) -> int:
@@ -79,6 +82,8 @@ class Activation:
     def apply(self, inputs: Sequence[Tensor]) -> Tensor:
         """Values ``(batch, *shape)``."""
         x = inputs[0]
+        if self.curve is not None:
+            return self.curve.value(x)
         if self.kind == "piecewise":
             return torch.where(x > 0, x, self.slope.reshape(self.shape) * x)
         return {"erf": torch.erf, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[self.kind](x)

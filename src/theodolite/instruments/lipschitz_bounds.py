@@ -10,6 +10,7 @@ one for each pair of classes. Distances and norms are all L2, all L1 or all Linf
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -19,12 +20,11 @@ from torch import Tensor
 from theodolite.errors import UserError
 from theodolite.instruments.layer_graph import LayerGraph, layer_graph
 from theodolite.instruments.layer_nodes import Activation, Affine
-from theodolite.instruments.operator_norms import Norm, affine_norm, checked_norm
+from theodolite.instruments.layer_steps import OUTWARD, POWER, Step, greatest_slopes, product, steps_of
+from theodolite.instruments.operator_norms import Norm, checked_norm
 from theodolite.network import Network
 
 _UNIT_ROUNDING = 2.0**-53
-_OUTWARD = 1 + 2.0**-44  # a product of hundreds of factors
-_GREATEST_SLOPE = {"erf": 2 / math.sqrt(math.pi), "tanh": 1.0, "sigmoid": 0.25}
 _GROWTH = (2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.5, 1.3, 1.2, 1.1, 1.05)  # of the radius, from the distance proven so far
 _LARGEST_GRAM = 256  # side of a matrix whose norm is worth computing for every image
 
@@ -61,17 +61,14 @@ def lipschitz_bounds(network: Network | LayerGraph, norm: str = "L2") -> Lipschi
         UnsupportedLayer: a layer whose slope nothing is known of.
     """
     kind = checked_norm(norm)
-    graph = network if isinstance(network, LayerGraph) else layer_graph(network)
-    steps = _steps(graph, kind)
-    reach = {0: torch.ones(1, dtype=torch.float64)}
-    for step in steps:
-        reach[step.index] = step.combined([reach[k] for k in step.inputs])
+    graph = network if isinstance(network, LayerGraph) else layer_graph(network, curves=True)
+    steps = steps_of(graph, kind)
     telling = [step for step in steps if step.name]
     return LipschitzBounds(
         norm,
         tuple(step.name for step in telling),
         torch.tensor([max(step.factors) for step in telling], dtype=torch.float64),
-        float(reach[graph.n_nodes - 1]),
+        product(steps, graph.n_nodes),
     )
 
 
@@ -96,7 +93,7 @@ def lipschitz_distance(
         UnsupportedLayer: a layer whose slope nothing is known of.
     """
     kind = checked_norm(norm)
-    graph = network if isinstance(network, LayerGraph) else layer_graph(network)
+    graph = network if isinstance(network, LayerGraph) else layer_graph(network, curves=True)
     x = inputs.detach().double().reshape(len(inputs), *graph.shape)
     if own.shape != (len(x),) or bool(((own < 0) | (own >= graph.n_outputs)).any()):
         raise UserError(
@@ -115,142 +112,96 @@ def lipschitz_distance(
             found = torch.minimum(margin / here, radius[:, None])
             better = found > distance
             distance, slope = torch.where(better, found, distance), torch.where(better, here, slope)
-    distance = torch.where(margin > 0, distance / _OUTWARD, 0.0).nan_to_num(0.0, posinf=torch.inf)
+    distance = torch.where(margin > 0, distance / OUTWARD, 0.0).nan_to_num(0.0, posinf=torch.inf)
     return LipschitzDistances(distance.scatter(1, own[:, None], torch.inf), margin, slope)
 
 
-# ---------------------------------------------------------------------- the network, step by step
+def local_bounds(
+    network: Network | LayerGraph, inputs: Tensor, radius: float, norm: str = "L2", *, steps: list[Step] | None = None
+) -> Tensor:
+    """``(image,)``: no two points within ``radius`` of an input ``(image, *shape)`` have outputs that differ by more
+    than this for each unit of distance between them, in the norm; proven. ``steps`` with their factors, where known.
 
-
-@final
-@dataclass(frozen=True)
-class _Step:
-    """Node ``index`` of the graph: ``factors``, one for each of ``inputs``; ``power``: how several inputs add up (1: a
-    sum, 2: by their squares, inf: the larger). ``name`` is empty for what cannot stretch."""
-
-    index: int
-    inputs: tuple[int, ...]
-    factors: tuple[float, ...]
-    power: float
-    name: str
-
-    def combined(self, reach: list[Tensor]) -> Tensor:
-        """``(image,)``: the bound of the node from those of its inputs."""
-        parts = torch.stack([factor * part for factor, part in zip(self.factors, reach, strict=True)])
-        return torch.linalg.vector_norm(parts, self.power, dim=0) * _OUTWARD
-
-
-_POWER = {"L2": 2.0, "L1": 1.0, "Linf": math.inf}
-
-
-def _steps(graph: LayerGraph, norm: Norm) -> list[_Step]:
-    """The nodes in order; those of a maximum pool are one step."""
-    steps, index = [], 1
-    while index < graph.n_nodes:
-        node = graph.node(index)
-        n_nodes, repeats = _maximum_pool(graph, index)
-        if n_nodes:
-            # |max a - max b| is at most the largest |a - b| of the window; an input lies in ``repeats`` windows.
-            factor = {"L2": math.sqrt(repeats), "L1": float(repeats), "Linf": 1.0}[norm]
-            steps.append(_Step(index + n_nodes - 1, node.inputs, (factor,), 1.0, node.name))
-            index += n_nodes
-            continue
-        if isinstance(node, Activation):
-            greatest = (
-                max(1.0, float(node.slope.abs().max())) if node.kind == "piecewise" else _GREATEST_SLOPE[node.kind]
-            )
-            steps.append(_Step(index, node.inputs, (greatest,), 1.0, node.name if greatest != 1 else ""))
-        else:
-            factors = tuple(affine_norm(node, norm, source) for source in range(len(node.inputs)))
-            power = _POWER[norm] if node.kind == "rearrange" else 1.0
-            named = node.kind in ("linear", "convolution", "scale", "average")
-            steps.append(_Step(index, node.inputs, factors, power, node.name if named else ""))
-        index += 1
-    return steps
-
-
-def _greatest_slope(node: Activation) -> Tensor:
-    """Of each unit, or of all: ``(unit,)`` or ``()``."""
-    if node.kind == "piecewise":
-        return node.slope.abs().clamp(min=1)
-    return torch.tensor(_GREATEST_SLOPE[node.kind], dtype=torch.float64)
-
-
-def _maximum_pool(graph: LayerGraph, index: int) -> tuple[int, int]:
-    """How many nodes from ``index`` on are a maximum pool (0: none is), and in how many windows an input lies at most.
-
-    The graph writes max(a, b) = a + relu(b - a) in a tree, which alone would stretch more than the maximum does.
+    Raises:
+        UserError: an unknown norm, a radius that is not above 0.
+        UnsupportedLayer: a layer whose slope nothing is known of.
     """
-    first = graph.node(index)
-    if not isinstance(first, Affine) or first.kind != "rearrange" or len(first.inputs) != 1 or len(first.shape) != 3:
-        return 0, 0
-    window, kinds = first.shape[1], ["rearrange"]
-    while window > 1:
-        kinds += ["rearrange", "rearrange", "sum", "piecewise", "sum"] + ["rearrange", "rearrange"] * (window % 2)
-        window = window // 2 + window % 2
-    kinds.append("rearrange")
-    nodes = graph.nodes[index - 1 : index - 1 + len(kinds)]
-    alike = len(kinds) > 2 and len(nodes) == len(kinds)
-    if not alike or any(n.name != first.name or n.kind != kind for n, kind in zip(nodes, kinds, strict=True)):
-        return 0, 0
-    ones = torch.ones((1, *first.shape), dtype=torch.float64)
-    return len(kinds), int(first.transpose(ones)[0].max())
+    kind = checked_norm(norm)
+    if not (math.isfinite(radius) and radius > 0):
+        raise UserError("radius", "a finite distance above 0", str(radius), "give it in input units")
+    graph = network if isinstance(network, LayerGraph) else layer_graph(network, curves=True)
+    x = inputs.detach().double().reshape(len(inputs), *graph.shape)
+    survey = _Survey(graph, kind, x, torch.zeros(len(x), dtype=torch.long), steps)
+    return survey.network_slopes(torch.full((len(x),), float(radius), dtype=torch.float64)).nan_to_num(torch.inf)
+
+
+def rounding_errors(
+    graph: LayerGraph, steps: Sequence[Step], values: Sequence[Tensor], norm: Norm
+) -> dict[int, Tensor]:
+    """``(image,)`` a node: by how much its computed ``values[node] (image, *shape)`` may be off, in the norm; a sum of
+    k terms by less than 2 k u times the sum of their absolute values. ``steps`` with their factors."""
+    error = {0: torch.zeros(len(values[0]), dtype=torch.float64)}
+    for step in steps:
+        node = graph.node(step.index)
+        if isinstance(node, Affine) and step.first == step.index:
+            size = node.apply_absolute([values[k].abs() for k in node.inputs])
+            share = 2 * (node.n_terms + 8) * _UNIT_ROUNDING
+        elif isinstance(node, Activation) and node.curve is not None:
+            # Their values may be differences of larger numbers.
+            size = values[step.index].abs() + values[node.inputs[0]].abs() + 1
+            share = 64 * _UNIT_ROUNDING + 2 * node.curve.jump
+        else:
+            size, share = values[step.index], 64 * _UNIT_ROUNDING
+        added = share * torch.linalg.vector_norm(size.flatten(1), POWER[norm], dim=1)
+        error[step.index] = step.combined([error[k] for k in step.inputs]) + added
+    return error
 
 
 @final
 class _Survey:
     """What slopes are made of, for some inputs ``x (image, *shape)`` of class ``own (image,)``."""
 
-    def __init__(self, graph: LayerGraph, norm: Norm, x: Tensor, own: Tensor) -> None:
+    def __init__(self, graph: LayerGraph, norm: Norm, x: Tensor, own: Tensor, steps: list[Step] | None = None) -> None:
         self.graph, self.own = graph, own
         self.norm: Norm = norm
-        self.steps = _steps(graph, norm)
+        self.steps = steps_of(graph, norm) if steps is None else steps
         self.values = graph.values(x)
-        self.error = self._errors(x)
+        self.error = rounding_errors(graph, self.steps, self.values, norm)
         last = self.error[graph.n_nodes - 1]
         output = self.values[-1]
         leading = output.gather(1, own[:, None])
         rounding = 2 * last[:, None] + 2 * _UNIT_ROUNDING * (leading.abs() + output.abs())
         self.margin = leading - output - rounding
 
-    def _errors(self, x: Tensor) -> dict[int, Tensor]:
-        """``(image,)`` a node: by how much its computed value may be off, in the norm; a sum of k terms by less than
-        2 k u times the sum of their absolute values."""
-        error = {0: torch.zeros(len(x), dtype=torch.float64)}
-        power = _POWER[self.norm]
-        for step in self.steps:
-            node = self.graph.node(step.index)
-            if isinstance(node, Affine) and len(step.inputs) == len(node.inputs) and step.inputs == node.inputs:
-                size = node.apply_absolute([self.values[k].abs() for k in node.inputs])
-                share = 2 * (node.n_terms + 8) * _UNIT_ROUNDING
-            else:
-                size, share = self.values[step.index], 64 * _UNIT_ROUNDING
-            added = share * torch.linalg.vector_norm(size.flatten(1), power, dim=1)
-            error[step.index] = step.combined([error[k] for k in step.inputs]) + added
-        return error
-
     def slopes(self, radius: Tensor | None) -> Tensor:
         """``(image, K)``: how fast each margin can fall for each unit of distance, within ``radius (image,)`` of each
         input, or anywhere."""
-        n_images = len(self.own)
-        reach = {0: torch.ones(n_images, dtype=torch.float64)}
+        return self._last(*self._reach(radius))
+
+    def network_slopes(self, radius: Tensor) -> Tensor:
+        """``(image,)``: how fast all outputs together can change within ``radius (image,)`` of each input."""
+        return self._reach(radius)[0][self.graph.n_nodes - 1]
+
+    def _reach(self, radius: Tensor | None) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """``(image,)`` a node: the slope from the input; ``(image, unit)`` an activation: the slope of each unit."""
+        reach = {0: torch.ones(len(self.own), dtype=torch.float64)}
         slope: dict[int, Tensor] = {}
         for step in self.steps:
             node = self.graph.node(step.index)
             found = step.combined([reach[k] for k in step.inputs])
             if isinstance(node, Activation):
                 slope[step.index] = self._activation_slopes(step.index, node, reach, radius)
-                found = torch.minimum(found, slope[step.index].amax(1) * reach[node.inputs[0]] * _OUTWARD)
+                found = torch.minimum(found, slope[step.index].amax(1) * reach[node.inputs[0]] * OUTWARD)
             elif (
                 isinstance(node, Affine) and node.kind == "linear" and step.inputs[0] in slope and len(node.shape) == 1
             ):
                 source = step.inputs[0]
-                if radius is not None and step.index < self.graph.n_nodes - 1 and node.weight is not None:
+                if radius is not None and node.weight is not None:
                     stretched = self._stretched(node.weight, slope[source])
                     before = self.graph.node(source).inputs[0]
-                    found = torch.minimum(found, stretched * reach[before] * _OUTWARD)
+                    found = torch.minimum(found, stretched * reach[before] * OUTWARD)
             reach[step.index] = found
-        return self._last(reach, slope)
+        return reach, slope
 
     def _last(self, reach: dict[int, Tensor], slope: dict[int, Tensor]) -> Tensor:
         """The margins' own slopes from the differences of the last layer's rows."""
@@ -258,14 +209,14 @@ class _Survey:
         if isinstance(node, Activation) or node.kind != "linear" or node.weight is None:
             # Two outputs change by at most this much against each other, where all change by 1 together.
             apart = {"L2": math.sqrt(2), "L1": 1.0, "Linf": 2.0}[self.norm]
-            return (apart * _OUTWARD * reach[self.graph.n_nodes - 1])[:, None].expand(-1, self.graph.n_outputs)
+            return (apart * OUTWARD * reach[self.graph.n_nodes - 1])[:, None].expand(-1, self.graph.n_outputs)
         rows = node.weight[self.own][:, None] - node.weight
         source = node.inputs[0]
         before = reach[source]
         if source in slope:
             rows = rows * slope[source][:, None]
             before = reach[self.graph.node(source).inputs[0]]
-        outward = _OUTWARD + 4 * rows.shape[2] * _UNIT_ROUNDING
+        outward = OUTWARD + 4 * rows.shape[2] * _UNIT_ROUNDING
         return torch.linalg.vector_norm(rows, _dual(self.norm), dim=2) * before[:, None] * outward
 
     def _activation_slopes(
@@ -273,7 +224,7 @@ class _Survey:
     ) -> Tensor:
         """``(image, unit)``: the greatest slope of each over what it can see within ``radius``."""
         if radius is None:
-            return _greatest_slope(node).expand(len(self.own), node.size)
+            return greatest_slopes(node).expand(len(self.own), node.size)
         source = node.inputs[0]
         centre = self.values[source].flatten(1)
         spread = (reach[source] * radius)[:, None].expand_as(centre)
@@ -283,7 +234,9 @@ class _Survey:
             shape = (-1, 1, 1) if before.kind == "convolution" else before.shape
             of_row = of_row.reshape(shape).expand(before.shape).reshape(-1)
             spread = torch.minimum(spread, of_row * (reach[before.inputs[0]] * radius)[:, None])
-        spread = spread * (_OUTWARD + 4 * centre.shape[1] * _UNIT_ROUNDING) + self.error[source][:, None]
+        spread = spread * (OUTWARD + 4 * centre.shape[1] * _UNIT_ROUNDING) + self.error[source][:, None]
+        if node.curve is not None:
+            return node.curve.within(centre - spread, centre + spread)
         if node.kind == "piecewise":
             below = torch.where(centre - spread < 0, node.slope.abs(), 0.0)
             return torch.maximum(below, (centre + spread >= 0).double())
@@ -293,11 +246,11 @@ class _Survey:
             "tanh": lambda t: 1 / torch.cosh(t.clamp(max=300)).square(),
             "sigmoid": lambda t: torch.sigmoid(t) * torch.sigmoid(-t),
         }[node.kind](nearest)
-        return steepest * _OUTWARD
+        return steepest * OUTWARD
 
     def _stretched(self, weight: Tensor, slope: Tensor) -> Tensor:
         """``(image,)``: the norm of weight . diag(slope)."""
-        outward = _OUTWARD + 20 * sum(weight.shape) * _UNIT_ROUNDING
+        outward = OUTWARD + 20 * sum(weight.shape) * _UNIT_ROUNDING
         if self.norm == "L1":
             return (weight.abs().sum(0) * slope).amax(1) * outward
         if self.norm == "Linf":

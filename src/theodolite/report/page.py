@@ -15,9 +15,13 @@ from markupsafe import Markup
 from theodolite.errors import UserError
 from theodolite.report import words
 from theodolite.report.boundary_section import boundary_section
+from theodolite.report.ensemble_section import ensemble_section
 from theodolite.report.landscape_section import landscape_section
+from theodolite.report.lipschitz_section import lipschitz_section
 from theodolite.report.overlay_section import overlay_section
 from theodolite.report.section import density_section
+from theodolite.report.stability_section import stability_section
+from theodolite.report.units_section import units_section
 from theodolite.result import open_survey
 
 Survey = xr.Dataset | xr.DataTree | str | Path
@@ -27,6 +31,10 @@ _SECTIONS: dict[str, Callable[[xr.Dataset, str], dict[str, Any]]] = {
     "density": density_section,
     "landscape": landscape_section,
     "boundary": boundary_section,
+    "stability": stability_section,
+    "lipschitz": lipschitz_section,
+    "units": units_section,
+    "ensemble": ensemble_section,
 }
 
 _FACTS = [

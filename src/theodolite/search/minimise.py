@@ -1,9 +1,4 @@
-"""Many local minima at once: batched L-BFGS inside a box, every row with its own line search and history.
-
-Sources: the two-loop recursion of Nocedal, Math. Comp. 35, 773 (1980); the projected line search of Bertsekas, SIAM
-J. Control Optim. 20, 221 (1982); the approximate decrease near rounding of Hager and Zhang, SIAM J. Optim. 16, 170
-(2005).
-"""
+"""Many local minima of a field at once, by the batched L-BFGS of `box_lbfgs` inside the field's space."""
 
 from __future__ import annotations
 
@@ -11,20 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from theodolite.errors import FieldError, UserError
 from theodolite.field import Field
+from theodolite.search.box_lbfgs import BoxSettings, box_minimise, projected
 from theodolite.space import Box, DiscreteSpace
 
 __all__ = ["Descents", "Minimised", "bounds", "distinct", "evaluate", "minimise", "projected", "trace_descents"]
-
-_SUFFICIENT = 1e-4  # share of the predicted decrease a step must bring (Armijo)
-_ROUNDING = 1e-13  # relative; energies closer than this are equal, and the gradient decides
-_SMALLEST_STEP = 1e-14
-_RETRIES = 2  # steepest descents after a failed quasi-Newton step before a row gives up
 
 
 @final
@@ -126,12 +116,6 @@ def bounds(field: Field) -> tuple[float, float]:
     return -math.inf, math.inf
 
 
-def projected(gradient: Tensor, point: Tensor, low: float, high: float) -> Tensor:
-    """``gradient`` without the coordinates in which going downhill would leave [low, high]."""
-    blocked = ((point <= low) & (gradient > 0)) | ((point >= high) & (gradient < 0))
-    return gradient.masked_fill(blocked, 0.0)
-
-
 def evaluate(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:
     """Energies ``(batch,)`` and gradients ``(batch, *shape)`` float64; energy inf, gradient 0 where not finite."""
     energy, gradient = _finite_parts(field, points)
@@ -164,18 +148,6 @@ def _finite_parts(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([part[0] for part in parts]), torch.cat([part[1].to(points) for part in parts])
 
 
-def _checked(field: Field, points: Tensor, numbers: dict[str, float]) -> Tensor:
-    for argument, number in numbers.items():
-        if not number > 0:
-            raise UserError(argument, "a positive number", repr(number), "leave it out for the default")
-    bounds(field)
-    inside = field.space.contains(points)
-    if not bool(inside.all()):
-        row = int((~inside).nonzero()[0])
-        raise UserError("points", field.space.describe(), f"row {row} outside", "draw starts from the space")
-    return points.detach().double()
-
-
 def _descend(
     field: Field,
     points: Tensor,
@@ -185,163 +157,23 @@ def _descend(
     largest_step: float,
     trace: list[list[Tensor]] | None,
 ) -> Minimised:
-    numbers = {
-        "max_iterations": max_iterations,
-        "gradient_tolerance": gradient_tolerance,
-        "history": history,
-        "largest_step": largest_step,
-    }
-    start = _checked(field, points, numbers)
-    shape = start.shape[1:]
+    settings = BoxSettings(max_iterations, gradient_tolerance, history, largest_step)
     low, high = bounds(field)
-    rows = _Rows(start.flatten(1).clone(), history, low, high, largest_step)
-    n = len(start)
-    end = Minimised(
-        start.clone(),
-        torch.full((n,), math.inf, dtype=torch.float64),
-        torch.full((n,), math.inf, dtype=torch.float64),
-        torch.zeros(n, dtype=torch.bool),
-        torch.zeros(n, dtype=torch.long),
-    )
-    if n == 0:
-        return end
-    energy, gradient = evaluate(field, start)
-    rows.begin(energy, gradient.flatten(1))
-    if trace is not None:
-        for row in range(n):
-            trace[row].append(start[row].clone())
-    while True:
-        norm = rows.gradient_norm
-        done = (norm <= gradient_tolerance) | rows.stuck | (rows.iterations >= max_iterations)
-        if bool(done.any()):
-            finished = rows.row[done]
-            end.point[finished] = rows.point[done].reshape(-1, *shape)
-            end.energy[finished] = rows.energy[done]
-            end.gradient_norm[finished] = torch.where(rows.energy.isfinite(), norm, math.inf)[done]
-            end.converged[finished] = (norm <= gradient_tolerance)[done] & rows.energy[done].isfinite()
-            end.iterations[finished] = rows.iterations[done]
-            rows.keep(~done)
-        if len(rows.row) == 0:
-            return end
-        trial = rows.trial()
-        energy, gradient = evaluate(field, trial.reshape(-1, *shape))
-        accepted = rows.judge(trial, energy, gradient.flatten(1))
-        if trace is not None:
-            for row, point in zip(rows.row[accepted].tolist(), trial[accepted], strict=True):
-                trace[row].append(point.reshape(shape))
+    inside = field.space.contains(points)
+    if not bool(inside.all()):
+        row = int((~inside).nonzero()[0])
+        raise UserError("points", field.space.describe(), f"row {row} outside", "draw starts from the space")
+    start = points.detach().double()
+    shape = start.shape[1:]
 
+    def function(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        energy, gradient = evaluate(field, x.reshape(-1, *shape))
+        return energy, gradient.flatten(1)
 
-class _Rows:
-    """Rows still on their way, one line search each: every attribute has the row as axis 0."""
+    def visit(x: Tensor, rows: Tensor) -> None:
+        for row, point in zip(rows.tolist(), x, strict=True):
+            trace[row].append(point.reshape(shape).clone())  # type: ignore[index]
 
-    def __init__(self, point: Tensor, history: int, low: float, high: float, largest_step: float) -> None:
-        n, dim = point.shape
-        self.low, self.high, self.largest_step = low, high, largest_step
-        self.row = torch.arange(n)
-        self.point = point
-        self.moves = point.new_zeros(n, history, dim)  # newest last; an empty slot has inverse 0
-        self.changes = point.new_zeros(n, history, dim)
-        self.inverse = point.new_zeros(n, history)
-        self.iterations = torch.zeros(n, dtype=torch.long)
-        self.retries = torch.zeros(n, dtype=torch.long)
-        self.stuck = torch.zeros(n, dtype=torch.bool)
-        self.step = point.new_ones(n)
-
-    def begin(self, energy: Tensor, gradient: Tensor) -> None:
-        self.energy, self.gradient = energy, gradient
-        self.stuck = ~energy.isfinite()
-        self.free_gradient = projected(gradient, self.point, self.low, self.high)
-        self.gradient_norm = self.free_gradient.norm(dim=1)
-        self.direction = torch.zeros_like(gradient)
-        self._aim(torch.arange(len(self.row)))
-
-    def keep(self, which: Tensor) -> None:
-        for name, value in list(vars(self).items()):
-            if isinstance(value, Tensor):
-                setattr(self, name, value[which])
-
-    def trial(self) -> Tensor:
-        return (self.point + self.step[:, None] * self.direction).clamp(self.low, self.high)
-
-    def judge(self, trial: Tensor, energy: Tensor, gradient: Tensor) -> Tensor:
-        """Accept or shorten each row's step; returns the rows that moved."""
-        move = trial - self.point
-        predicted = (self.free_gradient * move).sum(1)
-        change = energy - self.energy
-        free = projected(gradient, trial, self.low, self.high)
-        norm = free.norm(dim=1)
-        level = change.abs() <= _ROUNDING * self.energy.abs().clamp(min=1.0)
-        accepted = energy.isfinite() & (
-            ((change <= _SUFFICIENT * predicted) & (predicted < 0) & ~level) | (level & (norm < self.gradient_norm))
-        )
-        moved = accepted.nonzero()[:, 0]
-        if len(moved):
-            self._remember(moved, move[moved], (gradient - self.gradient)[moved])
-            self.point[moved] = trial[moved]
-            self.energy[moved] = energy[moved]
-            self.gradient[moved] = gradient[moved]
-            self.free_gradient[moved] = free[moved]
-            self.gradient_norm[moved] = norm[moved]
-            self.iterations[moved] += 1
-            self.retries[moved] = 0
-            self._aim(moved)
-        failed = (~accepted).nonzero()[:, 0]
-        if len(failed):
-            # The parabola through both energies and the slope, kept between a tenth and a half.
-            parabola = -0.5 * predicted / (change - predicted)
-            parabola = torch.where(parabola.isfinite(), parabola, 0.1).clamp(0.1, 0.5)
-            self.step[failed] *= parabola[failed]
-            length = self.step * self.direction.abs().amax(1)
-            short = ~accepted & (length <= _SMALLEST_STEP * self.point.abs().amax(1).clamp(min=1.0))
-            lost = short.nonzero()[:, 0]
-            if len(lost):
-                self.retries[lost] += 1
-                self.stuck[lost] = self.retries[lost] > _RETRIES
-                self.inverse[lost] = 0.0
-                self._aim(lost)
-        return accepted
-
-    def _remember(self, rows: Tensor, move: Tensor, change: Tensor) -> None:
-        curvature = (move * change).sum(1)
-        # A pair without positive curvature would turn the model of the valley upside down.
-        use = curvature > 1e-10 * move.norm(dim=1) * change.norm(dim=1)
-        rows, move, change, curvature = rows[use], move[use], change[use], curvature[use]
-        for kept, new in (
-            (self.moves, move[:, None]),
-            (self.changes, change[:, None]),
-            (self.inverse, 1.0 / curvature[:, None]),
-        ):
-            kept[rows] = torch.cat((kept[rows, 1:], new), 1)
-
-    def _aim(self, rows: Tensor) -> None:
-        """Direction and first step of a new line search (Nocedal's two loops; empty slots add nothing)."""
-        # Slots fill from the end: those before the longest history of these rows are empty in all of them.
-        n_filled = max(1, int((self.inverse[rows] > 0).any(0).sum()))
-        moves, changes, inverse = (kept[rows, -n_filled:] for kept in (self.moves, self.changes, self.inverse))
-        free = self.free_gradient[rows]
-        blocked = free != self.gradient[rows]
-        direction = free.clone()
-        weight = torch.zeros_like(inverse)
-        for slot in range(inverse.shape[1] - 1, -1, -1):
-            weight[:, slot] = inverse[:, slot] * (moves[:, slot] * direction).sum(1)
-            direction -= weight[:, slot, None] * changes[:, slot]
-        known = inverse[:, -1] > 0
-        scale = 1.0 / (inverse[:, -1] * changes[:, -1].square().sum(1))
-        direction *= torch.where(known, scale, 1.0)[:, None]
-        for slot in range(inverse.shape[1]):
-            correction = weight[:, slot] - inverse[:, slot] * (changes[:, slot] * direction).sum(1)
-            direction += correction[:, None] * moves[:, slot]
-        direction = -direction.masked_fill(blocked, 0.0)
-        norm = free.norm(dim=1)
-        downhill = (direction * free).sum(1) < -1e-10 * direction.norm(dim=1) * norm
-        plain = ~(downhill & known)
-        direction = torch.where(plain[:, None], -free, direction)
-        # Without a model the first step is a short one: a unit, or a tenth of the gradient's own length if less.
-        first = torch.where(norm > 0, torch.clamp(1.0 / norm, max=1.0), 1.0) * 0.1
-        step = torch.where(plain, first, 1.0)
-        if math.isfinite(self.largest_step):
-            length = direction.norm(dim=1)
-            step = torch.minimum(step, self.largest_step / length.clamp(min=np.finfo(np.float64).tiny))
-        self.direction[rows] = direction
-        self.step[rows] = step
-        self.inverse[rows[plain]] = 0.0
+    found = box_minimise(function, start.flatten(1), low, high, settings, visit=None if trace is None else visit)
+    point = found.point.reshape(start.shape)
+    return Minimised(point, found.value, found.gradient_norm, found.converged, found.iterations)

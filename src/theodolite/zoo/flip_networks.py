@@ -203,30 +203,55 @@ def train_erf(
         settings = replace(training or FlipTraining(), seed=seed)
         module = train_erf_features(x_train, digits.y_train, wavelets, widths, settings)
     else:
-        module = _read(erf_network(widths), weights)
+        module = read_weights(erf_network(widths), weights)
     seconds = time.perf_counter() - begun
-    return _subject(f"erf network of {len(widths) - 2} layers", module, digits, (x_train, x_test), seconds, wavelets)
+    return trained_subject(
+        f"erf network of {len(widths) - 2} layers", module, digits, (x_train, x_test), seconds, wavelets
+    )
 
 
 def train_erf_features(
-    features: Tensor, labels: Tensor, wavelets: WaveletFeatures, widths: Sequence[int], training: FlipTraining
+    features: Tensor,
+    labels: Tensor,
+    wavelets: WaveletFeatures,
+    widths: Sequence[int],
+    training: FlipTraining,
+    *,
+    standardised: bool = False,
 ) -> nn.Sequential:
     """An erf network of ``features`` ``(n, k)`` in [0, 1], trained on them in the units of the wavelets.
 
-    In these units the inputs of a layer spread by about 1, as Glorot's weights want; the scaling is then made part of
-    the first layer, so that the network is linear layers and error functions alone.
+    In these units the inputs of a layer spread by about 1 for digits, as Glorot's weights want; those of natural
+    images, which spread less about means that are not 0, want to be ``standardised``: less their means, over their root
+    mean square. The scaling is then made part of the first layer, so that the network is linear layers and error
+    functions alone.
     """
     module = initialised(lambda: erf_network(widths), training.seed)
-    fit(module, features * wavelets.scale + wavelets.low, labels, training)
+    inputs = features * wavelets.scale + wavelets.low
+    centre, spread = torch.zeros(()), torch.ones(())
+    if standardised:
+        centre = inputs.mean(0)
+        spread = (inputs - centre).square().mean().sqrt()
+    fit(module, ((inputs - centre) / spread).float(), labels, training)
     first = module[0]
     with torch.no_grad():
-        first.bias += wavelets.low * first.weight.sum(1)  # type: ignore[operator, union-attr]
+        first.weight /= spread  # type: ignore[operator]
+        first.bias += ((wavelets.low - centre) * first.weight).sum(1)  # type: ignore[operator, union-attr]
         first.weight *= wavelets.scale  # type: ignore[operator]
     return module
 
 
-def fit(module: nn.Module, x: Tensor, y: Tensor, training: FlipTraining) -> None:
-    """Train ``module`` in place on inputs ``(n, ...)`` of classes ``(n,)``, and freeze it; by ``training.seed``."""
+def fit(
+    module: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    training: FlipTraining,
+    penalty: Callable[[], Tensor] | None = None,
+) -> None:
+    """Train ``module`` in place on inputs ``(n, ...)`` of classes ``(n,)``, and freeze it; by ``training.seed``.
+
+    ``penalty`` of the weights, in nats, joins the cross-entropy.
+    """
     generator = torch.Generator().manual_seed(training.seed)
     optimiser = torch.optim.Adam(module.parameters(), training.learning_rate, weight_decay=training.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.epochs)
@@ -234,6 +259,8 @@ def fit(module: nn.Module, x: Tensor, y: Tensor, training: FlipTraining) -> None
     for _ in range(training.epochs):
         for rows in torch.randperm(len(y), generator=generator).split(training.batch_size):
             loss = functional.cross_entropy(module(x[rows]), y[rows])
+            if penalty is not None:
+                loss = loss + penalty()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -269,11 +296,12 @@ def _of_images(
     if weights is None:
         fit(module, x_train, digits.y_train, training)
     else:
-        _read(module, weights)
-    return _subject(name, module, digits, (x_train, x_test), time.perf_counter() - begun)
+        read_weights(module, weights)
+    return trained_subject(name, module, digits, (x_train, x_test), time.perf_counter() - begun)
 
 
-def _read(module: nn.Sequential, weights: str | Path) -> nn.Sequential:
+def read_weights(module: nn.Sequential, weights: str | Path) -> nn.Sequential:
+    """Fill ``module`` from a ``.safetensors`` file and freeze it; UserError where the file does not fit."""
     try:
         module.load_state_dict(load_file(weights))
     except (SafetensorError, OSError, RuntimeError) as error:
@@ -282,7 +310,7 @@ def _read(module: nn.Sequential, weights: str | Path) -> nn.Sequential:
     return module.eval().requires_grad_(False)
 
 
-def _subject(
+def trained_subject(
     name: str,
     module: nn.Sequential,
     digits: Digits,
@@ -290,6 +318,7 @@ def _subject(
     seconds: float,
     wavelets: WaveletFeatures | None = None,
 ) -> FlipSubject:
+    """A trained module with the digits as it reads them, ``inputs`` for training and test, and its accuracies."""
     x_train, x_test = inputs
     return FlipSubject(
         name=name,
