@@ -1,7 +1,7 @@
 """How often the 95% intervals of `Ensemble` hold the truth: classifiers and ensembles made up so that it is known.
 
     python benchmarks/calibration_coverage.py [--seeds 400] [--inputs 60 200 1000] [--parts scores differences rankings]
-        [--resamples 500] [--bins 15] [--out FILE]
+        [--world NAME] [--resamples 500] [--bins 15] [--out FILE]
 
 Scores and differences are of classifiers of four classes that state softmax(z) where softmax(z / temperature) is true:
 perfect, a little and far too sure, too unsure, and one that is right on 97% and too sure of the rest. Rankings are of
@@ -31,6 +31,7 @@ from theodolite.instruments.calibration import BINNED, MEASURES, SQUARED, Estima
 
 N_CLASSES, POPULATION, POPULATION_SEED = 4, 200_000, 1_000_003
 ENOUGH = 0.92
+FEWEST_SAMPLES = 50  # with an interval, below which their number is told and no coverage judged
 ROUNDING = 1e-9
 MOST_RANKED = 1000  # rows that the gain of one ranking on another is measured of: it compares every pair
 Floats = NDArray[np.float64]
@@ -217,16 +218,17 @@ PARTS: dict[str, tuple[tuple, Callable[..., Samples], str]] = {
 }
 
 
-def tally(samples: Samples) -> dict[str, Floats]:
-    """Of everything estimated: the shares of samples with the truth in, below and above the interval."""
+def tally(samples: Samples) -> dict[str, tuple[Floats, int]]:
+    """Of everything estimated: the shares of samples with the truth in, below and above the interval, and their number:
+    those that have one."""
     counts: dict[str, list[tuple[bool, bool]]] = {}
     for told in samples:
         for name, (estimate, true) in told.items():
             if not math.isnan(estimate.low):
                 outside = true < estimate.low - ROUNDING, true > estimate.high + ROUNDING
                 counts.setdefault(name, []).append(outside)
-    shares = {name: np.mean(rows, 0) for name, rows in counts.items()}
-    return {name: np.array([1 - share.sum(), *share]) for name, share in shares.items()}
+    shares = {name: (np.mean(rows, 0), len(rows)) for name, rows in counts.items()}
+    return {name: (np.array([1 - share.sum(), *share]), number) for name, (share, number) in shares.items()}
 
 
 def run(arguments: argparse.Namespace, out: TextIO) -> None:
@@ -235,7 +237,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> None:
     short: list[str] = []
     for part in arguments.parts:
         worlds, samples, words = PARTS[part]
-        for world in worlds:
+        for world in (one for one in worlds if arguments.world in one.words):
             cells = {n: tally(samples(world, n, arguments)) for n in arguments.inputs}
             out.write(f"\n{words}: {world.words}\n")
             out.write(" " * 40 + "".join(f"{f'{n:,} inputs':>22}" for n in arguments.inputs) + "\n")
@@ -245,9 +247,10 @@ def run(arguments: argparse.Namespace, out: TextIO) -> None:
                     if name not in cells[n]:
                         row += f"{'-':>22}"
                         continue
-                    held, below, above = 100 * cells[n][name]
-                    row += f"{f'{held:.1f} ({below:.1f}, {above:.1f})':>22}"
-                    if held < 100 * ENOUGH:
+                    (held, below, above), number = 100 * cells[n][name][0], cells[n][name][1]
+                    given = f" of {number}" if number < FEWEST_SAMPLES else ""
+                    row += f"{f'{held:.1f} ({below:.1f}, {above:.1f}){given}':>22}"
+                    if held < 100 * ENOUGH and not given:
                         short.append(f"{part}, {world.words}, {name}, {n:,} inputs: {held:.1f}%")
                 out.write(row + "\n")
             out.flush()
@@ -260,6 +263,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=400)
     parser.add_argument("--inputs", type=int, nargs="+", default=[60, 200, 1000])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--world", default="", help="only those with this in their name")
     parser.add_argument("--resamples", type=int, default=500)
     parser.add_argument("--bins", type=int, default=15)
     parser.add_argument("--out", type=Path)

@@ -80,8 +80,8 @@ def least_singular_value(node: Affine) -> float:
 
 def of_alexnet(seed: int, chosen: str) -> Iterator[str]:
     """A line a layer."""
-    yield f"AlexNet's sizes, each layer alone, new random weights (torch's own initialisation, seed {seed})"
-    yield f"{HEAD} {'paper':>14s} {'bound s':>8s} {'CPU s':>6s} {'all s':>6s}"
+    yield f"AlexNet's sizes, each layer alone, random weights (torch's initialisation, as torchvision's, seed {seed})"
+    yield f"{HEAD} {'paper':>14s} {'bound s':>8s} {'CPU s':>6s} {'all s':>6s}  frame bound"
     for name, low, high, make, shape in ALEXNET:
         if chosen != "all" and name not in chosen.split(","):
             continue
@@ -98,7 +98,8 @@ def of_alexnet(seed: int, chosen: str) -> Iterator[str]:
         size, columns = str(survey["shape"].values[0]), numbers(survey, 0, least_singular_value(node))
         whole = time.perf_counter() - begun
         paper = f"{low:g} to {high:g}"
-        yield f"{name:14s} {size:14s} {columns} {paper:>14s} {seconds:8.1f} {used:6.1f} {whole:6.0f}"
+        reason = str(survey.frame_proof.values[0])
+        yield f"{name:14s} {size:14s} {columns} {paper:>14s} {seconds:8.1f} {used:6.1f} {whole:6.0f}  {reason}"
 
 
 def of_trained(seed: int) -> Iterator[str]:
@@ -121,11 +122,12 @@ def table(network: th.Network, words: str, inputs: torch.Tensor | None = None) -
     survey = th.Lipschitz(budget="1e12 evaluations").measure(network, inputs, progress=False)
     yield ""
     yield words
-    yield HEAD
+    yield f"{HEAD}  frame bound"
     for row, kind in enumerate(survey.kind.values):
         if kind in ("convolution", "linear"):
             name, size = (str(survey[key].values[row]) for key in ("layer", "shape"))
-            yield f"{name:14s} {size:14s} {numbers(survey, row, float(survey.smallest_singular_value[row]))}"
+            columns = numbers(survey, row, float(survey.smallest_singular_value[row]))
+            yield f"{name:14s} {size:14s} {columns}  {survey.frame_proof.values[row]}"
     whole, seen = float(survey.network_upper_bound), float(survey.network_slope)
     yield f"{'whole network':53s} {below(seen):>8s} {'':9s} {above(whole):>9s}   {time.perf_counter() - start:.0f} s"
 

@@ -245,7 +245,7 @@ def _noise_rows(
     y: Tensor,
 ) -> None:
     """What the paper's noise can have been: errors with it left as it is, and clipped to the box."""
-    columns = ("paper", "not clipped", "clipped", "clipped, distortion left")
+    columns = ("paper", "not clipped", "clipped", "wider, clipped")
     x, y = grey_images(x[:NOISY], study.digits.levels), y[:NOISY]
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(study.arguments.seed))
     page.heading(f"Noise by its meaning: errors on {len(y):,} images, all counted", *columns)

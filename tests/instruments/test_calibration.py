@@ -205,7 +205,7 @@ def test_the_mean_of_members_never_scores_worse_than_they_do_on_average(seed, n_
     random = np.random.default_rng(seed)
     members = log_softmax(random.normal(size=(20, n_members, n_classes)) * random.uniform(0.1, 10), -1)
     label = random.integers(n_classes, size=20)
-    mean = judged(logsumexp(members, axis=1) - math.log(n_members), label)
+    mean = judged(np.asarray(logsumexp(members, axis=1)) - math.log(n_members), label)
     each = [judged(members[:, member], label) for member in range(n_members)]
     assert (mean.loss <= np.mean([one.loss for one in each], 0) + 1e-9).all()
     assert (mean.brier <= np.mean([one.brier for one in each], 0) + 1e-9).all()

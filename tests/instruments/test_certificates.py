@@ -76,7 +76,7 @@ def test_no_attack_comes_nearer_than_a_certificate(name):
 
 def test_tightening_proves_more_than_one_pass_and_that_more_than_slopes():
     network = small_network("erf", 2)
-    x = points_of(network, 8, 1)
+    x = points_of(network, 12, 1)
     own = predicted(network, x)
     upper = attacked(network, x, own, "L2").amin(1)
     slopes, crown, cap = (

@@ -23,9 +23,7 @@ def surveyed(network, inputs=None, **settings):
     return validate(th.Lipschitz(**settings).measure(network, inputs, progress=False))
 
 
-@pytest.mark.parametrize(
-    ("name", "norm"), [*itertools.product(NAMES, ["L2"]), ("erf", "L1"), ("residual", "Linf")]
-)
+@pytest.mark.parametrize(("name", "norm"), [*itertools.product(NAMES, ["L2"]), ("erf", "L1"), ("residual", "Linf")])
 def test_every_slope_lies_below_its_bound_and_the_pair_attains_its_own(name, norm):
     network = small_network(name)
     found = surveyed(network, points_of(network, 2), norm=norm, radius=(0.05, 0.3))

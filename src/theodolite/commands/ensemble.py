@@ -104,7 +104,7 @@ def _as_networks(settings: EnsembleCommand) -> EnsembleCommand:
         raise UserError("model", "a network of the zoo, trained --members times", got, "name others by --networks")
     if settings.members < 2:
         raise UserError("members", "2 or more", str(settings.members), "leave it out for 5")
-    names = (f"member-{number}" for number in range(1, settings.members + 1))
+    names = (f"member{number}" for number in range(1, settings.members + 1))
     return dataclasses.replace(settings, networks=",".join(f"{name}={settings.model}" for name in names))
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from theodolite.instruments.boundary_sampler import Found
 
 ON_BOUNDARY = "found: the input lies on the boundary"
+NOWHERE = "none: proven that the answer flips nowhere in the space"
 EXACT_SHARE = 0.99  # of the distance: a lower bound from here on counts as equal to it
 _STEP_BACK = 1e-6  # of the way back to the input: the near side
 _ROUNDING = 1e-9  # of a distance
@@ -62,22 +63,25 @@ def judge(task: BoundaryTask, sides: Verified, found: Found, outcome: Sequence[s
     n = len(outcome)
     known = found.flips.found
     distance, lower = found.flips.distance, found.bounds.lower
-    missing = Counter(words for words in outcome if not words.startswith("found"))
+    nowhere = torch.tensor([words == NOWHERE for words in outcome], dtype=torch.bool)
+    settled = known | nowhere
+    missing = Counter(words for words in outcome if not words.startswith("found") and words != NOWHERE)
     residual = found.flips.residual[known]
     worst = float(residual.abs().max()) if len(residual) else 0.0
     flipped = sides.behind & sides.before
     sound = ~known | (lower <= distance * (1 + _ROUNDING))
-    n_bounded = int((known & ((lower > 0) | (distance == 0))).sum())
-    n_exact = int((known & (lower >= EXACT_SHARE * distance)).sum())
+    n_bounded = int((settled & ((lower > 0) | (distance == 0))).sum())
+    n_exact = int((settled & (lower >= EXACT_SHARE * distance)).sum())
+    none = f", {int(nowhere.sum()):,} are proven to have none" if nowhere.any() else ""
     # Whole numbers, or bounds that exclude the input, leave no point on the boundary itself.
     off = task.rules is not None
     checks = (
         _check(
             "every flip point found",
-            int(known.sum()),
+            int(settled.sum()),
             f"{n:,} of {n:,}",
-            f"{int(known.sum()):,} of {n:,} inputs have a flip point",
-            int(known.sum()) == n,
+            f"{int(known.sum()):,} of {n:,} inputs have a flip point{none}",
+            int(settled.sum()) == n,
         ),
         _check(
             "flip points on the far side",
@@ -148,21 +152,28 @@ def _verdict(checks: Sequence[Check], missing: Counter[str], found: Found, n: in
     if failed:
         reasons = "; ".join(f"{check.name}: {check.sentence}" for check in failed)
         return "not converged", f"Not converged: {reasons}."
-    if passed[_CLOSEST]:
-        return "exact", f"Exact: the flip points of all {n:,} inputs are proven closest, to {1 - EXACT_SHARE:.0%}."
     distance, lower = found.flips.distance, found.bounds.lower
+    n_none = int((~found.flips.found).sum())
+    none = f", but for {n_none:,} proven to have none" if n_none else ""
+    if n_none == n:
+        return "exact", f"Exact: the answer is proven to flip nowhere in the space, for {n:,} {_inputs(n)}."
+    if passed[_CLOSEST]:
+        return (
+            "exact",
+            f"Exact: the flip points of {n:,} {_inputs(n)} are proven closest, to {1 - EXACT_SHARE:.0%}{none}.",
+        )
     if passed[_BOUNDED]:
-        share = torch.where(distance > 0, lower / distance, 1.0)
+        share = torch.where(distance > 0, lower / distance, 1.0)[found.flips.found]
         return (
             "bracketed",
-            f"Bracketed: every input has a flip point and a proven bound; the bound is {float(share.median()):.1%} of "
-            f"the distance in the median and {float(share.min()):.1%} at least.",
+            f"Bracketed: every input has a flip point{none}, and a proven bound; the bound is "
+            f"{float(share.median()):.1%} of the distance in the median and {float(share.min()):.1%} at least.",
         )
     n_bounded = int(((lower > 0) | (distance == 0)).sum())
     return (
         "converged",
-        f"Converged: every input has a flip point; {n_bounded:,} of {n:,} have a proven bound, the other distances are "
-        "upper bounds alone.",
+        f"Converged: every input has a flip point{none}; {n_bounded:,} of {n:,} have a proven bound, the other "
+        "distances are upper bounds alone.",
     )
 
 

@@ -5,6 +5,7 @@ Source: Yousefzadeh and O'Leary 2019, "Deep Learning Interpretation: Flip Points
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import xarray
 from torch import Tensor
 
 from theodolite.instruments import flip_statistics
-from theodolite.instruments.boundary_checks import ON_BOUNDARY, judge, verified
+from theodolite.instruments.boundary_checks import NOWHERE, ON_BOUNDARY, judge, verified
 from theodolite.instruments.boundary_task import BoundaryTask
 from theodolite.instruments.surveying import check_variables
 from theodolite.result import validate
@@ -74,13 +75,14 @@ def outcomes(task: BoundaryTask, found: Found) -> list[str]:
     possible = torch.ones(len(task.own), dtype=torch.bool)
     if task.rules is not None:
         possible = task.rules.possible(task.points)
-    for refusal, searched, known, distance, allowed, violation in zip(
+    for refusal, searched, known, distance, allowed, violation, bound in zip(
         task.refusal,
         found.searched.tolist(),
         found.flips.found.tolist(),
         found.flips.distance.tolist(),
         possible.tolist(),
         found.violation.tolist(),
+        found.bounds.lower.tolist(),
         strict=True,
     ):
         if refusal:
@@ -89,6 +91,8 @@ def outcomes(task: BoundaryTask, found: Found) -> list[str]:
             words.append("not searched: the budget was spent before")
         elif known:
             words.append(ON_BOUNDARY if distance == 0 else "found")
+        elif bound == math.inf:
+            words.append(NOWHERE)
         elif not allowed:
             words.append("not found: no point satisfies the constraints of this input")
         elif violation > 0:

@@ -21,9 +21,9 @@ _EXACT = {"L2": (exact_flips, "branch and bound"), "Linf": (exact_linf_flips, "i
 @final
 @dataclass(frozen=True)
 class Bounds:
-    """``lower (image,)`` float64: no flip point is nearer, 0 where nothing is proven; ``by_class (image, class)`` the
-    same for the flips to each class; ``method``: what proves it, an image each; ``flips``: those that a proof met on
-    its way, None of proofs that meet none."""
+    """``lower (image,)`` float64: no flip point is nearer, 0 where nothing is proven, inf where there is none at all;
+    ``by_class (image, class)`` the same for the flips to each class; ``method``: what proves it, an image each;
+    ``flips``: those that a proof met on its way, None of proofs that meet none."""
 
     lower: Tensor
     by_class: Tensor
@@ -50,7 +50,7 @@ def certify(task: BoundaryTask, rows: Tensor, upper: Tensor, method: str, second
     if method == "exact":
         return _exactly(task, rows)
     proven = distance_lower_bounds(task.network, inputs, own, upper, norm=task.norm, method=method, seconds=seconds)
-    return Bounds(proven.distance, proven.by_class.nan_to_num(0.0), tuple(proven.method))
+    return Bounds(proven.distance, proven.by_class.nan_to_num(0.0, torch.inf), tuple(proven.method))
 
 
 def _exactly(task: BoundaryTask, rows: Tensor) -> Bounds:

@@ -55,11 +55,13 @@ def distance_lower_bounds(
     """Lower bounds for ``inputs (image, *shape)`` of classes ``own (image,)``.
 
     ``upper``: the distance of a known flip point, ``(image,)``, or ``(image, K)`` for each class; inf where none is
-    known. No more than this is proven, so that a bound never exceeds it. ``target (image,)``: only flips to this
-    class count, -1 for any. ``method``: "crown" is linear bounds carried back (Zhang et al. 2018), "cap" tightens them
-    over the cap where a counterexample must lie, "lipschitz" divides margins by Lipschitz bounds; "auto" is "cap", of
-    smooth activations the larger of "crown" and "cap", or "lipschitz" where the network is too large. ``seconds``:
-    about how long to refine each image.
+    known. No more than this is proven, so that a bound never exceeds it; inf: no point of the space flips.
+    ``target (image,)``: only flips to this class count, -1 for any. ``method``: "crown" is linear bounds carried back
+    (Zhang et al. 2018), "cap" tightens them over the cap where a counterexample must lie, "lipschitz" divides margins
+    by Lipschitz bounds; "auto" is "cap", of smooth activations the larger of "crown" and "cap", or "lipschitz" where
+    the network is too large. Activations of which slopes are known and no lines (`activation_slopes`) leave
+    "lipschitz" alone, whatever was asked for.
+    ``seconds``: about how long to refine each image.
     A network of one output has the classes 0 and 1, with the outputs (0, z).
 
     Raises UserError for inputs of another shape, classes that there are not, and unknown norms and methods.
@@ -156,16 +158,22 @@ class _Problem:
         found = torch.zeros(len(rows), dtype=torch.float64)
         for limit in limits.unique().tolist():
             members = (limits == limit).nonzero()[:, 0]
-            radius = limit if math.isfinite(limit) else self._far(rows[members], surroundings)
-            found[members] = proven_distances(self.graph, surroundings, rows[members], radius, search, known[members])
+            whole = self._whole(surroundings)
+            radius = limit if math.isfinite(limit) else self._far(rows[members], whole)
+            proven = proven_distances(self.graph, surroundings, rows[members], radius, search, known[members])
+            # No point of the space is farther: there is no flip at all.
+            found[members] = proven.masked_fill(proven >= whole, torch.inf)
         return torch.minimum(found, limits)
 
-    def _far(self, rows: Tensor, surroundings: Surroundings) -> float:
-        """A radius to start from where no flip is known: several times the linear estimate, at most the whole box."""
+    def _whole(self, surroundings: Surroundings) -> float:
+        """A distance that is greater than that of any point of the box."""
         order = {"L2": 2.0, "L1": 1.0, "Linf": math.inf}[self.norm]
-        dual = {"L2": 2.0, "L1": math.inf, "Linf": 1.0}[self.norm]
         reach = torch.maximum(surroundings.low.abs(), surroundings.high.abs())
-        whole = float(torch.linalg.vector_norm(reach, order))
+        return float(torch.linalg.vector_norm(reach, order)) * (1 + 2.0**-30)
+
+    def _far(self, rows: Tensor, whole: float) -> float:
+        """A radius to start from where no flip is known: several times the linear estimate, at most the whole box."""
+        dual = {"L2": 2.0, "L1": math.inf, "Linf": 1.0}[self.norm]
         leaf = self.point.detach().double().reshape(1, -1).requires_grad_(True)
         with torch.enable_grad():
             margin = rows @ self.graph.outputs(leaf)[0]
@@ -173,8 +181,9 @@ class _Problem:
         for k in range(len(rows)):
             (slope,) = torch.autograd.grad(margin[k], leaf, retain_graph=True, allow_unused=True)
             steep = 0.0 if slope is None else float(torch.linalg.vector_norm(slope, dual))
-            estimates.append(float(margin[k].detach()) / steep if steep > 0 else whole)
-        return min(whole, _FAR * min(estimates)) if math.isfinite(whole) else _FAR * min([1.0, *estimates])
+            estimates.append(float(margin[k].detach()) / steep if steep > 0 else 1.001 * whole)
+        # A little beyond the box, so that what rounding takes off a proven distance leaves it beyond.
+        return min(1.001 * whole, _FAR * min(estimates)) if math.isfinite(whole) else _FAR * min([1.0, *estimates])
 
 
 def _graph(network: Network) -> tuple[LayerGraph, str]:
@@ -206,7 +215,7 @@ def _multiplications(graph: LayerGraph) -> float:
 def _least(by_class: Tensor) -> Tensor:
     """The least over the classes asked for; 0 where none is."""
     least = by_class.nan_to_num(torch.inf, torch.inf).amin(1)
-    return torch.where(torch.isfinite(least), least, 0.0)
+    return torch.where(by_class.isnan().all(1), 0.0, least)
 
 
 def _check(network: Network, inputs: Tensor, own: Tensor, upper: Tensor, norm: str, method: str) -> None:

@@ -24,7 +24,7 @@ def lipschitz_section(dataset: xr.Dataset, key: str) -> dict[str, Any]:
         "question": "How steep it can be",
         "template": "lipschitz.html.j2",
         "scripts": [],
-        "styles": [],
+        "styles": ["lipschitz.css"],
         "findings": said,
         "verdict": str(dataset["verdict"].values),
         "verdict_sentence": str(dataset["verdict_sentence"].values),
