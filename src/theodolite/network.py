@@ -235,7 +235,8 @@ class Network:
             return None
 
         def term(affine: Tensor, rows: slice, columns: slice) -> Tensor:
-            return nn.functional.conv2d(window.features(affine, rows, columns), weight).flatten(1)
+            # A product with a vector: a convolution to one channel takes three times as long.
+            return (window.features(affine, rows, columns).permute(0, 2, 3, 1) @ weight.flatten()).flatten(1)
 
         return TermWindow(lambda embedded: window.affine(self._assemble(embedded)), term)
 
