@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from theodolite.instruments.certificates import distance_lower_bounds
+from theodolite.instruments.bounds.certificates import distance_lower_bounds
 from theodolite.search.closest_flips import closest_flips
 from theodolite.zoo.datasets import mnist
 from theodolite.zoo.flip_networks import FlipSubject, grey_images, train_dense, train_erf, train_small_cnn

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 import theodolite as th
-from theodolite.instruments.certificates import distance_lower_bounds
-from theodolite.instruments.exact_boundary import ExactSearch, exact_flips
-from theodolite.instruments.linear_programs import exact_linf_flips
+from theodolite.instruments.bounds.certificates import distance_lower_bounds
+from theodolite.instruments.bounds.exact_boundary import ExactSearch, exact_flips
+from theodolite.instruments.bounds.linear_programs import exact_linf_flips
 from theodolite.search.closest_flips import closest_flips
 from theodolite.zoo.datasets import bundled_digits
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from theodolite.instruments.norm_estimates import operator_norm
-from theodolite.instruments.operator_norms import affine_norm, cholesky_norm, matrix_of, sums_norms, torus_norm
+from theodolite.instruments.bounds.norm_estimates import operator_norm
+from theodolite.instruments.bounds.operator_norms import affine_norm, cholesky_norm, matrix_of, sums_norms, torus_norm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

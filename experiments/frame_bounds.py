@@ -25,11 +25,11 @@ import xarray
 from torch import nn
 
 import theodolite as th
-from theodolite.instruments.layer_graph import layer_graph
-from theodolite.instruments.layer_nodes import Affine
-from theodolite.instruments.operator_norms import proven_norm
-from theodolite.instruments.torus_norms import circular_singular_values, torus
-from theodolite.instruments.verified_cholesky import gram
+from theodolite.instruments.bounds.layer_graph import layer_graph
+from theodolite.instruments.bounds.layer_nodes import Affine
+from theodolite.instruments.bounds.operator_norms import proven_norm
+from theodolite.instruments.bounds.torus_norms import circular_singular_values, torus
+from theodolite.instruments.bounds.verified_cholesky import gram
 from theodolite.report.lipschitz import above, below
 from theodolite.zoo.datasets import bundled_digits
 from theodolite.zoo.flip_networks import train_dense, train_small_cnn

@@ -1,6 +1,6 @@
 """What a result may hold, row by row, with its provenance, and how it is saved and opened.
 
-The rows are in `schema.py`. Nothing here imports torch: a result is read anywhere.
+The rows are in `schema/`, a module an instrument. Nothing here imports torch: a result is read anywhere.
 """
 
 from __future__ import annotations

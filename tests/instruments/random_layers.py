@@ -6,7 +6,7 @@ import random
 import torch
 from torch import nn
 
-from theodolite.instruments.layer_nodes import averaged, convolution, linear
+from theodolite.instruments.bounds.layer_nodes import averaged, convolution, linear
 
 N_LAYERS = 200
 

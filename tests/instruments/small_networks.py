@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from theodolite.embedding import Scale
-from theodolite.instruments.dense_layers import DenseLayers
+from theodolite.instruments.bounds.dense_layers import DenseLayers
 from theodolite.network import Network
 from theodolite.space import Box, Grid
 

@@ -11,8 +11,8 @@ from torch import nn
 import theodolite as th
 from tests.instruments.small_networks import ErfNetwork, points_of, small_network
 from theodolite.errors import UserError
+from theodolite.instruments.bounds.lipschitz_bounds import local_bounds
 from theodolite.instruments.lipschitz import CHECKPOINT
-from theodolite.instruments.lipschitz_bounds import local_bounds
 from theodolite.result import validate
 
 POWER = {"L2": 2.0, "L1": 1.0, "Linf": math.inf}

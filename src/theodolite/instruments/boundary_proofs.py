@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from theodolite.instruments.boundary_task import BoundaryTask
-from theodolite.instruments.certificates import distance_lower_bounds
-from theodolite.instruments.exact_boundary import exact_flips
-from theodolite.instruments.linear_programs import exact_linf_flips
+from theodolite.instruments.bounds.certificates import distance_lower_bounds
+from theodolite.instruments.bounds.exact_boundary import exact_flips
+from theodolite.instruments.bounds.linear_programs import exact_linf_flips
 from theodolite.search.flips import FLIP_TOLERANCE, Flips, no_flips
 
 NONE = "none"

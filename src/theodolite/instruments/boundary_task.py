@@ -17,7 +17,7 @@ from torch import Tensor
 
 from theodolite.errors import UserError
 from theodolite.instruments import surveying
-from theodolite.instruments.dense_layers import dense_layers
+from theodolite.instruments.bounds.dense_layers import dense_layers
 from theodolite.instruments.softening import Softening, softened
 from theodolite.network import Network
 from theodolite.outputs import Outputs

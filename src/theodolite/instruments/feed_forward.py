@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from theodolite.errors import UserError
-from theodolite.instruments.layer_graph import layer_graph
-from theodolite.instruments.layer_nodes import Activation, Affine
+from theodolite.instruments.bounds.layer_graph import layer_graph
+from theodolite.instruments.bounds.layer_nodes import Activation, Affine
 from theodolite.instruments.softening import within
 from theodolite.network import Network
 

@@ -21,11 +21,11 @@ from torch import Tensor
 from theodolite import result
 from theodolite.errors import UserError
 from theodolite.instruments import surveying
-from theodolite.instruments.layer_steps import is_erf_chain
+from theodolite.instruments.bounds.layer_steps import is_erf_chain
+from theodolite.instruments.bounds.operator_norms import checked_norm
 from theodolite.instruments.lipschitz_findings import to_dataset
 from theodolite.instruments.lipschitz_sampler import LipschitzSampler
 from theodolite.instruments.lipschitz_task import prepare
-from theodolite.instruments.operator_norms import checked_norm
 from theodolite.network import Network
 from theodolite.run import Budget, Meter, Progress, read_checkpoint
 

@@ -11,10 +11,10 @@ import torch
 import xarray
 from torch import Tensor
 
-from theodolite.instruments.layer_nodes import Affine
-from theodolite.instruments.layer_steps import erf_bound
+from theodolite.instruments.bounds.layer_nodes import Affine
+from theodolite.instruments.bounds.layer_steps import erf_bound
+from theodolite.instruments.bounds.operator_norms import sums_norms
 from theodolite.instruments.lipschitz_task import LipschitzTask
-from theodolite.instruments.operator_norms import sums_norms
 from theodolite.instruments.surveying import check_variables
 from theodolite.instruments.verdict import Check, Judgement
 from theodolite.result import validate

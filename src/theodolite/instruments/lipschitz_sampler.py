@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 
-from theodolite.instruments.frame_bounds import frame_bound
-from theodolite.instruments.layer_nodes import Activation, Affine
-from theodolite.instruments.layer_rows import Row, joint_factor
-from theodolite.instruments.layer_steps import OUTWARD, Step, factors_of, pool_factor, product
-from theodolite.instruments.lipschitz_bounds import local_bounds
+from theodolite.instruments.bounds.frame_bounds import frame_bound
+from theodolite.instruments.bounds.layer_nodes import Activation, Affine
+from theodolite.instruments.bounds.layer_rows import Row, joint_factor
+from theodolite.instruments.bounds.layer_steps import OUTWARD, Step, factors_of, pool_factor, product
+from theodolite.instruments.bounds.lipschitz_bounds import local_bounds
+from theodolite.instruments.bounds.norm_estimates import operator_norm
+from theodolite.instruments.bounds.operator_norms import proven_norm
+from theodolite.instruments.bounds.slope_search import Domain, Pairs, Segment, effort, steepest_pairs
+from theodolite.instruments.bounds.steep_pairs import attained
 from theodolite.instruments.lipschitz_task import LipschitzTask
-from theodolite.instruments.norm_estimates import operator_norm
-from theodolite.instruments.operator_norms import proven_norm
-from theodolite.instruments.slope_search import Domain, Pairs, Segment, effort, steepest_pairs
-from theodolite.instruments.steep_pairs import attained
 
 if TYPE_CHECKING:
     from theodolite.instruments.lipschitz import Lipschitz

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from theodolite.errors import UserError
-from theodolite.instruments.layer_graph import LayerGraph
-from theodolite.instruments.layer_nodes import Affine
-from theodolite.instruments.layer_rows import Layers, layers_of
-from theodolite.instruments.layer_steps import POWER
-from theodolite.instruments.operator_norms import Norm, checked_norm
-from theodolite.instruments.slope_search import Domain
+from theodolite.instruments.bounds.layer_graph import LayerGraph
+from theodolite.instruments.bounds.layer_nodes import Affine
+from theodolite.instruments.bounds.layer_rows import Layers, layers_of
+from theodolite.instruments.bounds.layer_steps import POWER
+from theodolite.instruments.bounds.operator_norms import Norm, checked_norm
+from theodolite.instruments.bounds.slope_search import Domain
 from theodolite.network import Network
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.instruments.random_layers import N_LAYERS, random_layers
-from theodolite.instruments.frame_bounds import frame_bound
-from theodolite.instruments.layer_nodes import averaged, convolution, linear
-from theodolite.instruments.norm_estimates import operator_norm
-from theodolite.instruments.operator_norms import (
+from theodolite.instruments.bounds.frame_bounds import frame_bound
+from theodolite.instruments.bounds.layer_nodes import averaged, convolution, linear
+from theodolite.instruments.bounds.norm_estimates import operator_norm
+from theodolite.instruments.bounds.operator_norms import (
     CHOLESKY,
     affine_norm,
     cholesky_norm,
@@ -24,8 +24,8 @@ from theodolite.instruments.operator_norms import (
     sums_norms,
     torus_norm,
 )
-from theodolite.instruments.torus_norms import TWISTS, _located, _proven, circular_singular_values, torus
-from theodolite.instruments.verified_cholesky import gram, largest_proven, smallest_proven
+from theodolite.instruments.bounds.torus_norms import TWISTS, _located, _proven, circular_singular_values, torus
+from theodolite.instruments.bounds.verified_cholesky import gram, largest_proven, smallest_proven
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from torch import nn
 from tests.instruments.small_networks import FACTORIES, points_of, small_network
 from theodolite.embedding import OneHot, Scale
 from theodolite.errors import UserError
-from theodolite.instruments import certificates
-from theodolite.instruments.certificates import distance_lower_bounds
-from theodolite.instruments.layer_graph import layer_graph
+from theodolite.instruments.bounds import certificates
+from theodolite.instruments.bounds.certificates import distance_lower_bounds
+from theodolite.instruments.bounds.layer_graph import layer_graph
 from theodolite.network import Network
 from theodolite.space import Box, Grid, Latent
 

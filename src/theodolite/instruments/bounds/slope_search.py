@@ -15,9 +15,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from theodolite.instruments.layer_graph import LayerGraph
-from theodolite.instruments.layer_steps import POWER
-from theodolite.instruments.operator_norms import Norm
+from theodolite.instruments.bounds.layer_graph import LayerGraph
+from theodolite.instruments.bounds.layer_steps import POWER
+from theodolite.instruments.bounds.operator_norms import Norm
 
 _POWER_STEPS = 6
 _APART = 1e-3  # of the extent: how far apart the points of a pair begin

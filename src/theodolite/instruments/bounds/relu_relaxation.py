@@ -14,8 +14,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from theodolite.instruments.dense_layers import DenseLayers
-from theodolite.instruments.quadratic_programs import UNIT_ROUNDING, Programs, Solutions, left_side
+from theodolite.instruments.bounds.dense_layers import DenseLayers
+from theodolite.instruments.bounds.quadratic_programs import UNIT_ROUNDING, Programs, Solutions, left_side
 
 _BALL_STEPS = 12
 

@@ -5,10 +5,10 @@ import torch
 from scipy.optimize import linprog, minimize
 
 from tests.instruments.small_networks import FACTORIES, points_of, small_network
-from theodolite.instruments.activation_lines import lines, values
-from theodolite.instruments.layer_graph import layer_graph
-from theodolite.instruments.layer_nodes import Activation
-from theodolite.instruments.linear_bounds import Caps, LinearBound, LinearBounds, Surroundings
+from theodolite.instruments.bounds.activation_lines import lines, values
+from theodolite.instruments.bounds.layer_graph import layer_graph
+from theodolite.instruments.bounds.layer_nodes import Activation
+from theodolite.instruments.bounds.linear_bounds import Caps, LinearBound, LinearBounds, Surroundings
 
 NORMS = {"L2": 2.0, "L1": 1.0, "Linf": torch.inf}
 DUAL = {"L2": 2.0, "L1": torch.inf, "Linf": 1.0}

@@ -14,8 +14,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from theodolite.instruments.layer_nodes import Activation, Node
-from theodolite.instruments.operator_norms import (
+from theodolite.instruments.bounds.layer_nodes import Activation, Node
+from theodolite.instruments.bounds.operator_norms import (
     CHOLESKY,
     NOT_FINITE,
     SINGULAR,
@@ -24,7 +24,7 @@ from theodolite.instruments.operator_norms import (
     can_be_whole,
     matrix_of,
 )
-from theodolite.instruments.verified_cholesky import UNIT_ROUNDING, gram, gram_margin, smallest_proven
+from theodolite.instruments.bounds.verified_cholesky import UNIT_ROUNDING, gram, gram_margin, smallest_proven
 
 KERNEL = "0: fewer outputs than inputs"
 FLAT = "0: flat somewhere"

@@ -14,9 +14,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from theodolite.instruments.layer_graph import LayerGraph
-from theodolite.instruments.layer_nodes import Activation, Affine
-from theodolite.instruments.operator_norms import Norm, affine_norm
+from theodolite.instruments.bounds.layer_graph import LayerGraph
+from theodolite.instruments.bounds.layer_nodes import Activation, Affine
+from theodolite.instruments.bounds.operator_norms import Norm, affine_norm
 
 OUTWARD = 1 + 2.0**-44  # a product of hundreds of factors
 POWER = {"L2": 2.0, "L1": 1.0, "Linf": math.inf}

@@ -19,7 +19,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from theodolite.instruments.verified_cholesky import UNIT_ROUNDING, gram, gram_margin, largest_proven
+from theodolite.instruments.bounds.verified_cholesky import UNIT_ROUNDING, gram, gram_margin, largest_proven
 
 _CHUNK = 2**22  # complex numbers of the matrices that are held at once
 _ROUGH = 8  # Lanczos steps that tell twists apart

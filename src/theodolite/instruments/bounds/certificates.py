@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from theodolite.errors import MissingCapability, UserError
-from theodolite.instruments.cap_bounds import CapSearch, proven_distances
-from theodolite.instruments.layer_graph import LayerGraph, layer_graph
-from theodolite.instruments.layer_nodes import Activation, Affine
-from theodolite.instruments.linear_bounds import Surroundings
-from theodolite.instruments.lipschitz_bounds import lipschitz_distance
+from theodolite.instruments.bounds.cap_bounds import CapSearch, proven_distances
+from theodolite.instruments.bounds.layer_graph import LayerGraph, layer_graph
+from theodolite.instruments.bounds.layer_nodes import Activation, Affine
+from theodolite.instruments.bounds.linear_bounds import Surroundings
+from theodolite.instruments.bounds.lipschitz_bounds import lipschitz_distance
 from theodolite.network import Network
 
 _AFFORDABLE = 2e12  # multiplications of one pass of linear bounds: about a minute

@@ -19,8 +19,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor
 
 from theodolite.errors import UserError
-from theodolite.instruments.dense_layers import DenseLayers, Rays
-from theodolite.instruments.exact_boundary import ExactFlips, exact_problem
+from theodolite.instruments.bounds.dense_layers import DenseLayers, Rays
+from theodolite.instruments.bounds.exact_boundary import ExactFlips, exact_problem
 from theodolite.network import Network
 
 _TOLERANCE = 1e-7  # of HiGHS: by how much a reduced cost may have the wrong sign

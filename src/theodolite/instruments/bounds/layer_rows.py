@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from theodolite.errors import UserError
-from theodolite.instruments.layer_graph import LayerGraph, UnsupportedLayer, WholeNetwork, layer_graph
-from theodolite.instruments.layer_nodes import Activation, Affine
-from theodolite.instruments.layer_steps import Step, plain_steps
-from theodolite.instruments.operator_norms import Norm
+from theodolite.instruments.bounds.layer_graph import LayerGraph, UnsupportedLayer, WholeNetwork, layer_graph
+from theodolite.instruments.bounds.layer_nodes import Activation, Affine
+from theodolite.instruments.bounds.layer_steps import Step, plain_steps
+from theodolite.instruments.bounds.operator_norms import Norm
 from theodolite.network import Network
 from theodolite.space import Box
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from theodolite.errors import UserError
-from theodolite.instruments.layer_graph import LayerGraph, layer_graph
-from theodolite.instruments.layer_nodes import Activation, Affine
-from theodolite.instruments.layer_steps import OUTWARD, POWER, Step, greatest_slopes, product, steps_of
-from theodolite.instruments.operator_norms import Norm, checked_norm
+from theodolite.instruments.bounds.layer_graph import LayerGraph, layer_graph
+from theodolite.instruments.bounds.layer_nodes import Activation, Affine
+from theodolite.instruments.bounds.layer_steps import OUTWARD, POWER, Step, greatest_slopes, product, steps_of
+from theodolite.instruments.bounds.operator_norms import Norm, checked_norm
 from theodolite.network import Network
 
 _UNIT_ROUNDING = 2.0**-53

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 
-from theodolite.instruments.activation_slopes import Curve
+from theodolite.instruments.bounds.activation_slopes import Curve
 
 ActivationKind = Literal["piecewise", "erf", "tanh", "sigmoid", "curve"]
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import theodolite as th
-from theodolite.instruments.activation_slopes import curve_of, curve_of_function
-from theodolite.instruments.certificates import distance_lower_bounds
-from theodolite.instruments.layer_graph import UnsupportedLayer, layer_graph
-from theodolite.instruments.lipschitz_bounds import lipschitz_bounds, lipschitz_distance, local_bounds
+from theodolite.instruments.bounds.activation_slopes import curve_of, curve_of_function
+from theodolite.instruments.bounds.certificates import distance_lower_bounds
+from theodolite.instruments.bounds.layer_graph import UnsupportedLayer, layer_graph
+from theodolite.instruments.bounds.lipschitz_bounds import lipschitz_bounds, lipschitz_distance, local_bounds
 
 # The greatest slope to some digits, where one can be written down or computed from the turning point.
 LAYERS = [

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from theodolite.errors import UserError
-from theodolite.instruments.layer_nodes import Affine
-from theodolite.instruments.torus_norms import proven_torus_norm, torus
-from theodolite.instruments.verified_cholesky import UNIT_ROUNDING, gram, gram_margin, largest_proven
+from theodolite.instruments.bounds.layer_nodes import Affine
+from theodolite.instruments.bounds.torus_norms import proven_torus_norm, torus
+from theodolite.instruments.bounds.verified_cholesky import UNIT_ROUNDING, gram, gram_margin, largest_proven
 
 Norm = Literal["L2", "L1", "Linf"]
 NORMS = ("L2", "L1", "Linf")

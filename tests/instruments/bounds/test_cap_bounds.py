@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from tests.instruments.small_networks import FACTORIES, points_of, small_network
-from theodolite.instruments.cap_bounds import CapSearch, proven_distances
-from theodolite.instruments.layer_graph import layer_graph
-from theodolite.instruments.linear_bounds import Surroundings
+from theodolite.instruments.bounds.cap_bounds import CapSearch, proven_distances
+from theodolite.instruments.bounds.layer_graph import layer_graph
+from theodolite.instruments.bounds.linear_bounds import Surroundings
 from theodolite.network import Network
 from theodolite.space import Box
 
@@ -101,7 +101,7 @@ def test_linear_networks_are_exact(norm):
 
 def test_a_radius_with_a_counterexample_is_never_proven_however_the_search_is_stopped(monkeypatch):
     """Multipliers that are far from converged give wider intervals, not an empty cap."""
-    from theodolite.instruments import linear_bounds
+    from theodolite.instruments.bounds import linear_bounds
 
     kernel = linear_bounds.lowest_in_ball
     for steps in (1, 2):

@@ -10,9 +10,9 @@ from scipy.optimize import linprog
 
 from tests.instruments.small_networks import random_layers
 from theodolite.errors import UserError
-from theodolite.instruments.dense_layers import DenseLayers
-from theodolite.instruments.exact_boundary import exact_flips
-from theodolite.instruments.linear_programs import LinfSearch, exact_linf_flips
+from theodolite.instruments.bounds.dense_layers import DenseLayers
+from theodolite.instruments.bounds.exact_boundary import exact_flips
+from theodolite.instruments.bounds.linear_programs import LinfSearch, exact_linf_flips
 
 
 def brute_force(layers, x0, own, targets):

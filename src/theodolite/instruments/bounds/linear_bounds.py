@@ -19,15 +19,15 @@ from typing import final
 import torch
 from torch import Tensor
 
-from theodolite.instruments.activation_lines import UNIT_ROUNDING, Lines, lines, values
-from theodolite.instruments.bound_kernels import (
+from theodolite.instruments.bounds.activation_lines import UNIT_ROUNDING, Lines, lines, values
+from theodolite.instruments.bounds.bound_kernels import (
     lowest_in_ball,
     lowest_in_polytope,
     through_activation,
     weighed,
 )
-from theodolite.instruments.layer_graph import LayerGraph
-from theodolite.instruments.layer_nodes import Activation, Affine
+from theodolite.instruments.bounds.layer_graph import LayerGraph
+from theodolite.instruments.bounds.layer_nodes import Activation, Affine
 
 _CHUNK_NUMBERS = 2**22  # of rows carried back at once: what stays within the memory of a small machine
 _NARROW = 1e-9  # an interval not worth narrowing

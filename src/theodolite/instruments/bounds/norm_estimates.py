@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
-from theodolite.instruments.layer_nodes import Affine
-from theodolite.instruments.operator_norms import Norm, balanced, can_be_whole, matrix_of, sums_norms, unbalanced
+from theodolite.instruments.bounds.layer_nodes import Affine
+from theodolite.instruments.bounds.operator_norms import Norm, balanced, can_be_whole, matrix_of, sums_norms, unbalanced
 
 _TOLERANCE = 1e-11  # of the eigenvalue of A'A, relative; its error is about the square of the residual
 _BASIS = 32  # vectors that an iteration keeps

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from theodolite.instruments.layer_graph import LayerGraph
-from theodolite.instruments.layer_nodes import Affine
-from theodolite.instruments.layer_steps import POWER, Step
-from theodolite.instruments.lipschitz_bounds import rounding_errors
-from theodolite.instruments.operator_norms import Norm
-from theodolite.instruments.slope_search import Pairs, Segment, node_values
-from theodolite.instruments.verified_cholesky import UNIT_ROUNDING
+from theodolite.instruments.bounds.layer_graph import LayerGraph
+from theodolite.instruments.bounds.layer_nodes import Affine
+from theodolite.instruments.bounds.layer_steps import POWER, Step
+from theodolite.instruments.bounds.lipschitz_bounds import rounding_errors
+from theodolite.instruments.bounds.operator_norms import Norm
+from theodolite.instruments.bounds.slope_search import Pairs, Segment, node_values
+from theodolite.instruments.bounds.verified_cholesky import UNIT_ROUNDING
 
 _ROUNDINGS = 64  # of a function of every number alone
 

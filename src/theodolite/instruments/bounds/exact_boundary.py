@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from theodolite.errors import UserError
-from theodolite.instruments.dense_layers import DenseLayers, Rays, dense_layers
-from theodolite.instruments.quadratic_programs import solve
-from theodolite.instruments.relu_relaxation import Nodes, Relaxation, first_nodes, worst
+from theodolite.instruments.bounds.dense_layers import DenseLayers, Rays, dense_layers
+from theodolite.instruments.bounds.quadratic_programs import solve
+from theodolite.instruments.bounds.relu_relaxation import Nodes, Relaxation, first_nodes, worst
 from theodolite.network import Network
 
 _NEWTON_STEPS = 15

@@ -16,8 +16,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from theodolite.instruments.layer_graph import LayerGraph
-from theodolite.instruments.linear_bounds import Caps, Intervals, LinearBound, LinearBounds, Surroundings
+from theodolite.instruments.bounds.layer_graph import LayerGraph
+from theodolite.instruments.bounds.linear_bounds import Caps, Intervals, LinearBound, LinearBounds, Surroundings
 
 _HALVINGS = 18
 _OUTWARD = 1.0 - 1e-12  # of a radius: for the rounding of distances

@@ -12,9 +12,9 @@ from torch import nn
 import theodolite as th
 from tests.instruments.small_networks import random_layers
 from theodolite.errors import UserError
-from theodolite.instruments.dense_layers import DenseLayers, dense_layers
-from theodolite.instruments.exact_boundary import ExactSearch, exact_flips
-from theodolite.instruments.quadratic_programs import Programs, dual_value, solve
+from theodolite.instruments.bounds.dense_layers import DenseLayers, dense_layers
+from theodolite.instruments.bounds.exact_boundary import ExactSearch, exact_flips
+from theodolite.instruments.bounds.quadratic_programs import Programs, dual_value, solve
 
 
 def nearest_in_polytope(matrix, limit):

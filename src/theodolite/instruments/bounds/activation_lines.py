@@ -16,7 +16,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from theodolite.instruments.layer_nodes import Activation
+from theodolite.instruments.bounds.layer_nodes import Activation
 
 UNIT_ROUNDING = 2.0**-53
 _TANGENT_STEPS = 24

@@ -9,13 +9,13 @@ from torch import nn
 
 import theodolite as th
 from theodolite.errors import UserError
-from theodolite.instruments.dense_layers import dense_layers
-from theodolite.instruments.exact_boundary import exact_flips
-from theodolite.instruments.layer_graph import UnsupportedLayer
-from theodolite.instruments.layer_nodes import averaged, convolution
-from theodolite.instruments.lipschitz_bounds import lipschitz_bounds, lipschitz_distance
-from theodolite.instruments.operator_norms import affine_norm, matrix_of, spectral_norm, torus_norm
-from theodolite.instruments.torus_norms import circular_singular_values, torus
+from theodolite.instruments.bounds.dense_layers import dense_layers
+from theodolite.instruments.bounds.exact_boundary import exact_flips
+from theodolite.instruments.bounds.layer_graph import UnsupportedLayer
+from theodolite.instruments.bounds.layer_nodes import averaged, convolution
+from theodolite.instruments.bounds.lipschitz_bounds import lipschitz_bounds, lipschitz_distance
+from theodolite.instruments.bounds.operator_norms import affine_norm, matrix_of, spectral_norm, torus_norm
+from theodolite.instruments.bounds.torus_norms import circular_singular_values, torus
 
 POWER = {"L2": 2.0, "L1": 1.0, "Linf": math.inf}
 

@@ -7,8 +7,8 @@ from torch import nn
 from tests.instruments.small_networks import FACTORIES, points_of, small_network
 from theodolite.embedding import OneHot
 from theodolite.errors import MissingCapability
-from theodolite.instruments.layer_graph import UnsupportedLayer, layer_graph
-from theodolite.instruments.layer_nodes import Affine
+from theodolite.instruments.bounds.layer_graph import UnsupportedLayer, layer_graph
+from theodolite.instruments.bounds.layer_nodes import Affine
 from theodolite.network import Network
 from theodolite.space import Box, Grid
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from theodolite.errors import UserError
-from theodolite.instruments.layer_graph import layer_graph
-from theodolite.instruments.layer_nodes import Activation, Affine
-from theodolite.instruments.operator_norms import matrix_of
+from theodolite.instruments.bounds.layer_graph import layer_graph
+from theodolite.instruments.bounds.layer_nodes import Activation, Affine
+from theodolite.instruments.bounds.operator_norms import matrix_of
 from theodolite.network import Network
 from theodolite.search.flips import FLIP_TOLERANCE
 

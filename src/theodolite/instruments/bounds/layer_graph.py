@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from theodolite.errors import MissingCapability
-from theodolite.instruments.activation_slopes import Curve, curve_of, curve_of_function
-from theodolite.instruments.layer_nodes import (
+from theodolite.instruments.bounds.activation_slopes import Curve, curve_of, curve_of_function
+from theodolite.instruments.bounds.layer_nodes import (
     Activation,
     ActivationKind,
     Affine,
