@@ -36,7 +36,7 @@ CHECKPOINT = "stability.checkpoint.pt"
 CITATIONS = (
     "Szegedy, Zaremba, Sutskever, Bruna, Erhan, Goodfellow, Fergus (2013). Intriguing properties of neural networks.",
 )
-_DESCENT_PASSES = 120  # of L-BFGS towards one class, about
+_DESCENT_PASSES = 70  # of L-BFGS towards one class, about
 _LEAST_RESAMPLES = 200
 
 
