@@ -107,3 +107,12 @@ def test_the_figure_shows_the_numbers_of_the_survey(converged):
     curve = next(trace for trace in density_figure(converged).data if trace.hovertemplate)
     assert np.allclose(curve.y, converged["log_density_of_states"] - np.log(1.5))
     assert np.array_equal(curve.customdata, converged["log_density_error"])
+
+
+def test_many_networks_are_counted_in_the_title_and_listed_beside_their_sections(converged):
+    surveys = [converged.assign_attrs(model_name=name, date=f"2026-01-0{day}") for day, name in enumerate("cab", 1)]
+    page = render(surveys)
+    assert "<h1>3 surveys</h1>" in page and "2026-01-01 to 2026-01-03" in page
+    assert "density: c\ndensity-2: a\ndensity-3: b" in page
+    two = render(surveys[:2])
+    assert "<h1>c; a</h1>" in two and "density: c" not in two

@@ -37,6 +37,7 @@ _SECTIONS: dict[str, Callable[[xr.Dataset, str], dict[str, Any]]] = {
     "ensemble": ensemble_section,
 }
 
+_FEW = 2  # different answers that fit one line of the title block
 _FACTS = [
     ("space", "space_sentence"),
     ("output", "observable_sentence"),
@@ -96,7 +97,7 @@ def render(survey_or_path: Survey | Sequence[Survey]) -> str:
     scripts = dict.fromkeys(["page.js", *(name for section in shown for name in section["scripts"])])
     styles = dict.fromkeys(["page.css", *(name for section in shown for name in section["styles"])])
     return environment.get_template("page.html.j2").render(
-        title=_common(attributes, "model_name") or "a field",
+        title=_title(attributes),
         facts=_facts(attributes, sections),
         sections=sections,
         shown=shown,
@@ -155,23 +156,56 @@ def _embedded(value: Any) -> Markup:
 
 def _facts(attributes: list[dict[Any, Any]], sections: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """The title block: what all surveys share once, what differs a line for each."""
-    rows = []
-    for head, name in _FACTS:
-        values = list(dict.fromkeys(str(attrs.get(name, "")) for attrs in attributes if str(attrs.get(name, ""))))
-        rows += [(head, "; ".join(values))] if values else []
+    rows: list[tuple[str, str]] = []
+    keys = [str(section["key"]) for section in sections]
+    names = [] if _named(attributes) else [("networks", "model_name")]
+    for head, name in names + _FACTS:
+        values = [str(attrs.get(name, "")) for attrs in attributes]
+        told = _span(values) if name == "date" else _told(keys, values)
+        rows += [(head, told)] if told else []
+    place = 2 + len(names)
     sets = [f"{row['name']} ({row['count']})" for section in sections for row in section["sets"]]
     if len(sets) > 6:
-        rows.insert(2, ("data sets", f"{len(sets)}, listed below"))
+        rows.insert(place, ("data sets", f"{len(sets)}, listed below"))
     elif sets:
-        rows.insert(2, ("data sets", ", ".join(sets)))
+        rows.insert(place, ("data sets", ", ".join(sets)))
     efforts = [_effort(attrs) for attrs in attributes]
     if len(attributes) > 1:
-        efforts = [f"{section['key']}: {effort}" for section, effort in zip(sections, efforts, strict=True) if effort]
+        efforts = [f"{key}: {effort}" for key, effort in zip(keys, efforts, strict=True) if effort]
     if any(efforts):
-        rows.insert(-2, ("effort", "; ".join(effort for effort in efforts if effort)))
+        rows.insert(
+            -2, ("effort", ("\n" if len(efforts) > _FEW else "; ").join(effort for effort in efforts if effort))
+        )
     if str(attributes[0].get("version", "")):
         rows.append(("theodolite", str(attributes[0]["version"])))
     return rows
+
+
+def _title(attributes: list[dict[Any, Any]]) -> str:
+    """What was surveyed, by name; of many, how many."""
+    if not _named(attributes):
+        return f"{len(attributes)} surveys"
+    return _common(attributes, "model_name") or "a field"
+
+
+def _named(attributes: list[dict[Any, Any]]) -> bool:
+    """Whether the names of what was surveyed are few enough for a title."""
+    return len({str(attrs.get("model_name", "")) for attrs in attributes} - {""}) <= _FEW
+
+
+def _told(keys: list[str], values: list[str]) -> str:
+    """Each different answer once; of many, a line each with the sections that give it."""
+    different = list(dict.fromkeys(value for value in values if value))
+    if len(different) <= _FEW:
+        return "; ".join(different)
+    given = {value: [key for key, other in zip(keys, values, strict=True) if other == value] for value in different}
+    return "\n".join(f"{', '.join(by)}: {value}" for value, by in given.items())
+
+
+def _span(dates: list[str]) -> str:
+    """From the first to the last of dates in ISO 8601."""
+    known = sorted({date for date in dates if date})
+    return " to ".join(dict.fromkeys([known[0], known[-1]])) if known else ""
 
 
 def _effort(attrs: dict[Any, Any]) -> str:
