@@ -14,7 +14,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import logsumexp, stdtrit
+from scipy.special import stdtrit
 from torch import Tensor
 
 from theodolite.errors import UserError
@@ -357,7 +357,7 @@ def estimate_weights(field: Field, bin_width: float, state: WalkState) -> FlatHi
 
 def normalised_to(log_volume: float, log_density: Floats) -> Floats:
     """``log_density`` shifted so that its finite bins sum to the whole space."""
-    return log_density - logsumexp(log_density[np.isfinite(log_density)]) + log_volume
+    return log_density - np.logaddexp.reduce(log_density[np.isfinite(log_density)]) + log_volume
 
 
 def _estimate(
