@@ -278,7 +278,8 @@ def fig4(study: Study, page: Page) -> None:
     for subset, paper in (("closest", "97.9%"), ("random", "96.2%"), ("farthest", "90.6%")):
         for size in sizes:
             cell = found.sel(subset=subset, size=size)
-            spread = f"{float(cell['mean']):.2%} [{float(cell['low']):.2%}, {float(cell['high']):.2%}]"
+            interval = f"[{float(cell['low']):.2%}, {float(cell['high']):.2%}]"
+            spread = f"{float(cell['mean']):.2%} {interval if study.arguments.trials > 1 else '(one training)'}"
             page.compare(f"test accuracy, {subset} {size:,}", paper if size == sizes[0] else "-", spread)
     rising = distance.argsort()
     for name, chosen, paper in (
