@@ -17,10 +17,11 @@ from torch import nn
 import theodolite as th
 from theodolite.errors import UserError
 from theodolite.instruments import ensemble_statistics
-from theodolite.instruments.ensemble import EFFORTS, hash_of
+from theodolite.instruments.ensemble import EFFORTS
 from theodolite.instruments.ensemble_doubts import sure_of
 from theodolite.instruments.ensemble_sampler import amplified
 from theodolite.instruments.ensemble_task import Members
+from theodolite.instruments.surveying import hash_of
 from theodolite.result import open_survey, validate
 from theodolite.zoo.ensembles import train_members
 

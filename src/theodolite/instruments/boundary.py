@@ -17,14 +17,13 @@ import torch
 import xarray
 from torch import Tensor
 
-from theodolite import result
 from theodolite.errors import UserError
 from theodolite.instruments import surveying
 from theodolite.instruments.boundary_findings import to_dataset
 from theodolite.instruments.boundary_sampler import BoundarySampler
 from theodolite.instruments.boundary_task import BoundaryTask, parse_pairs, prepare
 from theodolite.network import Network
-from theodolite.run import Budget, Checkpoint, Meter, Outcome, Progress, read_checkpoint
+from theodolite.run import Budget, Outcome
 from theodolite.search.constraints import Constraints
 from theodolite.search.regions import NORMS
 
@@ -114,25 +113,20 @@ class Boundary:
         directory that will not do, and for a run begun with others.
         """
         task = prepare(self, network, inputs, labels, reference)
-        folder = Path(directory) if directory is not None else None
-        checkpoint = surveying.checkpoint_in(folder, CHECKPOINT, resume)
-        meter = Meter(Budget.parse(self.budget), lambda: task.units)
-        saved = read_checkpoint(checkpoint) if resume and checkpoint is not None else None
-        _check_same(task, saved)
-        sampler = BoundarySampler(self, task, meter)
-        generator = torch.Generator().manual_seed(self.seed)
-        outcome = surveying.driven(
-            sampler,
-            generator,
-            meter,
-            stop=sampler.stop,
-            checkpoint=checkpoint,
-            saved=saved,
-            progress=Progress("boundary", silent=not progress),
+        run = surveying.Run.begun(
+            "boundary",
+            CHECKPOINT,
+            directory,
+            resume=resume,
+            budget=self.budget,
+            evaluations=lambda: task.units,
+            progress=progress,
         )
+        run.check_same(task.identity, "the network, inputs, labels, reference and settings")
+        sampler = BoundarySampler(self, task, run.meter)
+        outcome = run.of(sampler, torch.Generator().manual_seed(self.seed), sampler.stop)
         dataset = to_dataset(self, task, sampler.found(outcome.state), self._attributes(task, outcome, command))
-        if folder is not None:
-            result.save(dataset, folder)
+        run.keep(dataset)
         return dataset
 
     def plan(self, network: Network, inputs: Tensor) -> str:
@@ -189,14 +183,3 @@ class Boundary:
         if self.uncertainty is not None:
             attributes["uncertainty"] = self.uncertainty
         return attributes
-
-
-def _check_same(task: BoundaryTask, saved: Checkpoint | None) -> None:
-    """Raise UserError where a run to go on with was begun with another task."""
-    if saved is None:
-        return
-    identity = getattr(saved.state, "identity", "")
-    if identity != task.identity:
-        got = f"others (hash {task.identity[:12]} for {identity[:12] or 'none'})"
-        expected = "the network, inputs, labels, reference and settings that the run began with"
-        raise UserError("resume", expected, got, "give them, or begin anew in another folder")

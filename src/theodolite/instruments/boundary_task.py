@@ -6,11 +6,10 @@ An input that will not do is kept apart with the reason in words, so that it har
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -104,10 +103,9 @@ def prepare(
     """Check everything, evaluate the inputs once in float64; raises UserError for what concerns all of them."""
     if not isinstance(network, Network):
         raise UserError("network", "a Network", type(network).__name__, "wrap the module: Network(module, space)")
-    inputs = _points("inputs", inputs, network)
-    labels = None if labels is None else _labels(labels, len(inputs))
-    double = any(parameter.dtype == torch.float64 for parameter in network.module.parameters())
-    outputs = network.all_outputs(torch.float64 if double else torch.float32)
+    inputs = surveying.points_of("inputs", inputs, network.space)
+    labels = None if labels is None else surveying.labels_of(labels, len(inputs))
+    outputs = network.all_outputs(surveying.precision_of(network))
     exact = network.all_outputs(torch.float64)
     _check_labels(labels, exact.n_outputs)
     rules = None
@@ -118,7 +116,7 @@ def prepare(
     refusal = _refusals(points, output, exact)
     own = torch.tensor([-1 if words in (_NOT_FINITE, _NO_OUTPUT) else 0 for words in refusal])
     own = torch.where(own < 0, own, output.argmax(1))
-    others = None if reference is None else _points("reference", reference, network)
+    others = None if reference is None else surveying.points_of("reference", reference, network.space)
     known = None if others is None else _classified(others, exact)
     pairs = _pairs(settings, own, torch.tensor([not words for words in refusal]), exact.n_outputs)
     if rules is not None and rules.discrete and (settings.targets != "closest" or settings.meeting):
@@ -146,26 +144,6 @@ def prepare(
         _identity(settings, network, (points, labels, others), rules),
         outputs.n_units + exact.n_units,
     )
-
-
-def _points(argument: str, given: Tensor, network: Network) -> Tensor:
-    points = torch.as_tensor(given)
-    shape = network.space.shape
-    if tuple(points.shape[1:]) != shape or len(points) == 0:
-        expected = f"points of shape (n, {', '.join(map(str, shape))}) with n > 0"
-        raise UserError(argument, expected, f"shape {tuple(points.shape)}", "put the batch on axis 0 and reshape each")
-    if points.is_complex():
-        raise UserError(argument, "real numbers", str(points.dtype), "take their real part")
-    return points
-
-
-def _labels(given: Tensor, n_images: int) -> Tensor:
-    labels = torch.as_tensor(given)
-    if tuple(labels.shape) != (n_images,):
-        raise UserError("labels", f"{n_images}, one an input", f"shape {tuple(labels.shape)}", "match them")
-    if labels.is_floating_point() and not bool((labels == labels.round()).all()):
-        raise UserError("labels", "whole numbers", "fractions", "number the classes from 0; -1 where unknown")
-    return labels.long()
 
 
 def _check_labels(labels: Tensor | None, n_classes: int) -> None:
@@ -232,24 +210,9 @@ def _wants_homotopy(settings: Boundary, outputs: Outputs, network: Network) -> b
 def _identity(settings: Boundary, network: Network, given: tuple[Tensor | None, ...], rules: Rules | None) -> str:
     names = [entry.name for entry in dataclasses.fields(settings) if entry.name not in _OF_NO_STEP]
     told = [getattr(settings, name) for name in names]
-    digest = hashlib.sha256()
-    _tell(digest, [network.hash, network.space.spec(), told, given, None if rules is None else vars(rules)])
-    return digest.hexdigest()
-
-
-def _tell(digest: hashlib._Hash, value: Any) -> None:
-    """Add the value, tensors bit for bit, in containers whose ends show."""
-    if isinstance(value, Tensor):
-        digest.update(repr((value.dtype, tuple(value.shape))).encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    elif isinstance(value, dict):
-        _tell(digest, list(value.items()))
-    elif isinstance(value, list | tuple):
-        digest.update(f"{len(value)} of:".encode())
-        for one in value:
-            _tell(digest, one)
-    else:
-        digest.update(f"{value!r};".encode())
+    return surveying.identity_of(
+        network.hash, network.space.spec(), told, given, None if rules is None else vars(rules)
+    )
 
 
 def _range(points: Tensor, exact: Outputs) -> float:

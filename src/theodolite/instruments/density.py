@@ -17,13 +17,12 @@ import torch
 import xarray
 from torch import Tensor
 
-from theodolite import result
 from theodolite.errors import UserError
 from theodolite.field import Field
 from theodolite.instruments import flat, ladder_estimate, levels, surveying
 from theodolite.instruments.findings import Findings, to_dataset
 from theodolite.instruments.ladder import LadderSampler
-from theodolite.run import Budget, Meter, Outcome, Progress, read_checkpoint
+from theodolite.run import Budget, Outcome
 from theodolite.sampling.metropolis import choose_mover
 from theodolite.space import DiscreteSpace, Latent
 
@@ -91,21 +90,23 @@ class Density:
         sets = surveying.named_sets(field, data)
         field.check(surveying.trial_generator())
         outputs = levels.data_outputs(field, sets)
-        folder = Path(directory) if directory is not None else None
-        checkpoint = surveying.checkpoint_in(folder, CHECKPOINT, resume)
         method = self._resolved_method(field)
         generator = torch.Generator().manual_seed(self.seed)
-        before = field.evaluations
-        meter = Meter(Budget.parse(self.budget), lambda: field.evaluations - before)
-        label = Progress("density", silent=not progress)
-        saved = read_checkpoint(checkpoint) if resume and checkpoint is not None else None
+        run = surveying.Run.begun(
+            "density",
+            CHECKPOINT,
+            directory,
+            resume=resume,
+            budget=self.budget,
+            evaluations=lambda: field.evaluations,
+            progress=progress,
+        )
         if method == "ladder":
-            found, outcome = self._ladder(field, sets, outputs, meter, generator, label, checkpoint, saved)
+            found, outcome = self._ladder(field, sets, outputs, run, generator)
         else:
-            found, outcome = self._flat(field, method, sets, outputs, meter, generator, label, checkpoint, saved)
+            found, outcome = self._flat(field, method, sets, outputs, run, generator)
         dataset = to_dataset(found, field, sets, outputs, generator, self._attributes(field, found, outcome, command))
-        if folder is not None:
-            result.save(dataset, folder)
+        run.keep(dataset)
         return dataset
 
     def plan(self, field: Field) -> str:
@@ -128,24 +129,20 @@ class Density:
 
     # ------------------------------------------------------------------ methods
 
-    def _ladder(self, field, sets, outputs, meter, generator, label, checkpoint, saved) -> tuple[Findings, Outcome]:
+    def _ladder(self, field, sets, outputs, run, generator) -> tuple[Findings, Outcome]:
         trial = surveying.trial_generator()
         pooled = torch.cat(list(sets.values())) if sets else None
         mover = choose_mover(field, trial)
-        sampler = LadderSampler(field, mover, meter, self._starts(sets), pooled, self.low, self.high)
+        sampler = LadderSampler(field, mover, run.meter, self._starts(sets), pooled, self.low, self.high)
         stop = ladder_estimate.StopRule(sampler, self.level_width, self.target_error)
-        outcome = surveying.driven(
-            sampler, generator, meter, stop=stop, checkpoint=checkpoint, saved=saved, progress=label
-        )
+        outcome = run.of(sampler, generator, stop)
         analysis = torch.Generator().manual_seed(self.seed)
         found = ladder_estimate.findings(sampler, outcome.state, outputs, self.level_width, analysis)
         return found, outcome
 
-    def _flat(
-        self, field, method, sets, outputs, meter, generator, label, checkpoint, saved
-    ) -> tuple[Findings, Outcome]:
+    def _flat(self, field, method, sets, outputs, run, generator) -> tuple[Findings, Outcome]:
         pooled = torch.cat(list(sets.values())) if sets else None
-        budget = meter.budget
+        budget = run.meter.budget
         compiled = field.single_site is not None or field.table is not None
         rate = _COMPILED_RATE if compiled else _measured_rate(field)
         evaluations = budget.evaluations or int(rate * (budget.seconds or 0.0))
@@ -158,9 +155,7 @@ class Density:
             self.low,
             self.high,
         )
-        outcome = surveying.driven(
-            sampler, generator, meter, stop=sampler.stop, checkpoint=checkpoint, saved=saved, progress=label
-        )
+        outcome = run.of(sampler, generator, sampler.stop)
         return flat.findings(sampler, outcome.state, torch.Generator().manual_seed(self.seed)), outcome
 
     def _starts(self, sets: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ Ensembles"; methods: docs/ensembles.md.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,14 +19,13 @@ import torch
 import xarray
 from torch import Tensor
 
-from theodolite import result
 from theodolite.errors import UserError
 from theodolite.instruments import surveying
 from theodolite.instruments.ensemble_findings import to_dataset
 from theodolite.instruments.ensemble_sampler import EnsembleSampler
 from theodolite.instruments.ensemble_task import EnsembleTask, prepare
 from theodolite.network import Network
-from theodolite.run import Budget, Meter, Outcome, Progress, read_checkpoint
+from theodolite.run import Budget, Outcome
 
 EFFORTS = {"quick": 240, "regular": 400, "thorough": 710}  # passes a flip point, about
 CHECKPOINT = "ensemble.checkpoint.pt"
@@ -105,20 +103,17 @@ class Ensemble:
         are missing or wrong, a density survey of another network, and a directory that will not do.
         """
         task = prepare(self, networks, inputs, labels, density)
-        folder = Path(directory) if directory is not None else None
-        checkpoint = surveying.checkpoint_in(folder, CHECKPOINT, resume)
-        meter = Meter(Budget.parse(self.budget), lambda: task.units)
-        saved = read_checkpoint(checkpoint) if resume and checkpoint is not None else None
-        sampler = EnsembleSampler(self, task)
-        outcome = surveying.driven(
-            sampler,
-            torch.Generator().manual_seed(self.seed),
-            meter,
-            stop=sampler.stop,
-            checkpoint=checkpoint,
-            saved=saved,
-            progress=Progress("ensemble", silent=not progress),
+        run = surveying.Run.begun(
+            "ensemble",
+            CHECKPOINT,
+            directory,
+            resume=resume,
+            budget=self.budget,
+            evaluations=lambda: task.units,
+            progress=progress,
         )
+        sampler = EnsembleSampler(self, task)
+        outcome = run.of(sampler, torch.Generator().manual_seed(self.seed), sampler.stop)
         dataset = to_dataset(
             self,
             task,
@@ -126,8 +121,7 @@ class Ensemble:
             sampler.examined(outcome.state),
             self._attributes(task, outcome, command),
         )
-        if folder is not None:
-            result.save(dataset, folder)
+        run.keep(dataset)
         return dataset
 
     def plan(
@@ -165,7 +159,7 @@ class Ensemble:
                 observable_sentence="the members' probabilities of every class, and their mean",
                 space=network.space,
                 model_name=", ".join(members.names),
-                model_hash=hash_of(members.networks),
+                model_hash=surveying.hash_of(members.networks),
             ),
             outcome,
             name="ensemble",
@@ -175,8 +169,3 @@ class Ensemble:
         )
         levels = {} if task.levels is None else {"levels_observable": task.levels.observable}
         return {**attributes, **levels, "sure": self.sure, "doubt": self.doubt}
-
-
-def hash_of(networks: tuple[Network, ...]) -> str:
-    """sha256 of the members' hashes in their order."""
-    return hashlib.sha256(" ".join(network.hash for network in networks).encode()).hexdigest()

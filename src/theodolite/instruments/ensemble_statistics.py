@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from theodolite.instruments import flip_statistics
 from theodolite.instruments.calibration import Estimate, Floats
 
 QUANTITIES = ("predictive entropy", "expected entropy", "mutual information", "disagreement")
@@ -92,15 +93,7 @@ def ranking(score: Floats, holds: NDArray[np.bool_], image: NDArray[np.int64]) -
 
 def auroc(score: Floats, holds: NDArray[np.bool_]) -> float:
     """Probability that a row where ``holds`` has a higher score than one where it does not, ties counted half."""
-    rank = _mid_ranks(score)
-    n_yes, n_no = int(holds.sum()), int((~holds).sum())
-    return float((rank[holds].sum() - n_yes * (n_yes + 1) / 2) / (n_yes * n_no))
-
-
-def _mid_ranks(score: Floats) -> Floats:
-    _, group, count = np.unique(score, return_inverse=True, return_counts=True)
-    last = count.cumsum()
-    return (last - (count - 1) / 2)[group]
+    return flip_statistics.auroc(-score, holds)
 
 
 def auroc_interval(value: float, n_yes: int, n_no: int) -> Estimate:

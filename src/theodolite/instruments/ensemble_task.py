@@ -15,6 +15,7 @@ import xarray
 from torch import Tensor
 
 from theodolite.errors import MissingCapability, UserError
+from theodolite.instruments import surveying
 from theodolite.network import Network
 from theodolite.outputs import Outputs
 from theodolite.space import DiscreteSpace
@@ -181,12 +182,7 @@ def _check_networks(networks: Mapping[str, Network]) -> None:
 
 
 def _points(given: Tensor, network: Network) -> Tensor:
-    inputs = torch.as_tensor(given)
-    shape = network.space.shape
-    if tuple(inputs.shape[1:]) != shape or len(inputs) == 0:
-        expected = f"points of shape (n, {', '.join(map(str, shape))}) with n > 0"
-        raise UserError("inputs", expected, f"shape {tuple(inputs.shape)}", "put the batch on axis 0 and reshape each")
-    points = inputs.flatten(1).double()
+    points = surveying.points_of("inputs", given, network.space).flatten(1).double()
     low, high = network.space.bounds()
     bad = int((~(points.isfinite() & (points >= low) & (points <= high)).all(1)).sum())
     if bad:
@@ -197,15 +193,11 @@ def _points(given: Tensor, network: Network) -> Tensor:
 def _labels(given: Tensor | None, n_images: int, n_classes: int) -> Tensor:
     if given is None:
         raise UserError("labels", f"{n_images} classes, one an input", "none", "calibration needs the true classes")
-    labels = torch.as_tensor(given)
-    if tuple(labels.shape) != (n_images,):
-        raise UserError("labels", f"{n_images}, one an input", f"shape {tuple(labels.shape)}", "match them")
-    if labels.is_floating_point() and not bool((labels == labels.round()).all()):
-        raise UserError("labels", "whole numbers", "fractions", "number the classes from 0")
+    labels = surveying.labels_of(given, n_images, unknown="")
     if not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
         got = f"{int(labels.min())} to {int(labels.max())}"
         raise UserError("labels", f"classes 0..{n_classes - 1}", got, "number them as the outputs")
-    return labels.long()
+    return labels
 
 
 def _levels(survey: xarray.Dataset | xarray.DataTree, networks: Mapping[str, Network]) -> Levels:

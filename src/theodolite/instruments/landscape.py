@@ -17,7 +17,6 @@ import torch
 import xarray
 from torch import Tensor
 
-from theodolite import result
 from theodolite.errors import UserError
 from theodolite.field import Field
 from theodolite.instruments import surveying
@@ -25,7 +24,7 @@ from theodolite.instruments.barriers import DISCRETE, REAL
 from theodolite.instruments.landscape_findings import Label, LandscapeFindings, to_dataset
 from theodolite.instruments.landscape_methods import LandscapeSampler, make_sampler
 from theodolite.instruments.proposals import Propose, from_space_and_data
-from theodolite.run import Budget, Meter, Outcome, Progress, read_checkpoint
+from theodolite.run import Budget, Outcome
 
 METHODS = ("auto", "exact", "network", "adelm", "flood")
 NORMS = ("L1", "L2")
@@ -118,26 +117,20 @@ class Landscape:
         """
         starts = _pooled(field, data)
         field.check(surveying.trial_generator())
-        folder = Path(directory) if directory is not None else None
-        checkpoint = surveying.checkpoint_in(folder, CHECKPOINT, resume)
-        generator = torch.Generator().manual_seed(self.seed)
-        before = field.evaluations
-        meter = Meter(Budget.parse(self.budget), lambda: field.evaluations - before)
-        saved = read_checkpoint(checkpoint) if resume and checkpoint is not None else None
-        sampler = make_sampler(self, field, propose or from_space_and_data(field, starts))
-        outcome = surveying.driven(
-            sampler,
-            generator,
-            meter,
-            stop=sampler.stop,
-            checkpoint=checkpoint,
-            saved=saved,
-            progress=Progress("landscape", silent=not progress),
+        run = surveying.Run.begun(
+            "landscape",
+            CHECKPOINT,
+            directory,
+            resume=resume,
+            budget=self.budget,
+            evaluations=lambda: field.evaluations,
+            progress=progress,
         )
+        sampler = make_sampler(self, field, propose or from_space_and_data(field, starts))
+        outcome = run.of(sampler, torch.Generator().manual_seed(self.seed), sampler.stop)
         found = sampler.findings(outcome.state, torch.Generator().manual_seed(self.seed))
         dataset = to_dataset(found, field.space, label, self._attributes(field, found, outcome, command))
-        if folder is not None:
-            result.save(dataset, folder)
+        run.keep(dataset)
         return dataset
 
     def plan(self, field: Field) -> str:

@@ -18,7 +18,6 @@ import torch
 import xarray
 from torch import Tensor
 
-from theodolite import result
 from theodolite.errors import UserError
 from theodolite.instruments import surveying
 from theodolite.instruments.bounds.layer_steps import is_erf_chain
@@ -27,7 +26,7 @@ from theodolite.instruments.lipschitz_findings import to_dataset
 from theodolite.instruments.lipschitz_sampler import LipschitzSampler
 from theodolite.instruments.lipschitz_task import prepare
 from theodolite.network import Network
-from theodolite.run import Budget, Meter, Progress, read_checkpoint
+from theodolite.run import Budget
 
 CHECKPOINT = "lipschitz.checkpoint.pt"
 CITATIONS = (
@@ -82,20 +81,17 @@ class Lipschitz:
         before any work for inputs, settings or a directory that will not do.
         """
         task = prepare(self, network, inputs)
-        folder = Path(directory) if directory is not None else None
-        checkpoint = surveying.checkpoint_in(folder, CHECKPOINT, resume)
-        meter = Meter(Budget.parse(self.budget), lambda: task.passes.n)
-        saved = read_checkpoint(checkpoint) if resume and checkpoint is not None else None
-        sampler = LipschitzSampler(self, task)
-        outcome = surveying.driven(
-            sampler,
-            torch.Generator().manual_seed(self.seed),
-            meter,
-            stop=sampler.stop,
-            checkpoint=checkpoint,
-            saved=saved,
-            progress=Progress("lipschitz", silent=not progress),
+        run = surveying.Run.begun(
+            "lipschitz",
+            CHECKPOINT,
+            directory,
+            resume=resume,
+            budget=self.budget,
+            evaluations=lambda: task.passes.n,
+            progress=progress,
         )
+        sampler = LipschitzSampler(self, task)
+        outcome = run.of(sampler, torch.Generator().manual_seed(self.seed), sampler.stop)
         attributes = surveying.attributes_of(
             {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
             | {"radius": list(self.radius)},
@@ -113,8 +109,7 @@ class Lipschitz:
             command=command,
         )
         dataset = to_dataset(self, task, sampler, outcome.state, {**attributes, "norm": self.norm})
-        if folder is not None:
-            result.save(dataset, folder)
+        run.keep(dataset)
         return dataset
 
     def plan(self, network: Network, inputs: Tensor | None = None) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from theodolite.errors import UserError
+from theodolite.instruments import surveying
 from theodolite.instruments.bounds.layer_graph import LayerGraph
 from theodolite.instruments.bounds.layer_nodes import Affine
 from theodolite.instruments.bounds.layer_rows import Layers, layers_of
@@ -78,12 +79,7 @@ def prepare(settings: Lipschitz, network: Network, inputs: Tensor | None) -> Lip
 
 
 def _checked(inputs: Tensor, network: Network, domain: Domain) -> Tensor:
-    points = torch.as_tensor(inputs)
-    shape = network.space.shape
-    if tuple(points.shape[1:]) != shape or len(points) == 0:
-        expected = f"points of shape (n, {', '.join(map(str, shape))}) with n > 0"
-        raise UserError("inputs", expected, f"shape {tuple(points.shape)}", "put the batch on axis 0 and reshape each")
-    flat = points.flatten(1).double()
+    flat = surveying.points_of("inputs", inputs, network.space).flatten(1).double()
     inside = flat.isfinite().all(1) & ((flat >= domain.low) & (flat <= domain.high)).all(1)
     if not bool(inside.all()):
         row = int((~inside).nonzero()[0])

@@ -8,7 +8,6 @@ network and tests it on all of them, beside the same examples amplified and Gaus
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +18,13 @@ import torch
 import xarray
 from torch import Tensor
 
-from theodolite import result
 from theodolite.errors import UserError
 from theodolite.instruments import surveying
 from theodolite.instruments.stability_findings import to_dataset
 from theodolite.instruments.stability_sampler import StabilitySampler
 from theodolite.instruments.stability_task import StabilityTask, prepare
 from theodolite.network import Network
-from theodolite.run import Budget, Checkpoint, Meter, Outcome, Progress, read_checkpoint
+from theodolite.run import Budget, Outcome
 from theodolite.search.adversarial import LbfgsAttack
 
 METHODS = ("walk", "l-bfgs")
@@ -95,24 +93,20 @@ class Stability:
         settings or a directory that will not do, and for a run begun with others.
         """
         task = prepare(self, networks, inputs, labels)
-        folder = Path(directory) if directory is not None else None
-        checkpoint = surveying.checkpoint_in(folder, CHECKPOINT, resume)
-        saved = read_checkpoint(checkpoint) if resume and checkpoint is not None else None
-        _check_same(task, saved)
-        meter = Meter(Budget.parse(self.budget), lambda: task.units)
-        sampler = StabilitySampler(self, task)
-        outcome = surveying.driven(
-            sampler,
-            torch.Generator().manual_seed(self.seed),
-            meter,
-            stop=sampler.stop,
-            checkpoint=checkpoint,
-            saved=saved,
-            progress=Progress("stability", silent=not progress),
+        run = surveying.Run.begun(
+            "stability",
+            CHECKPOINT,
+            directory,
+            resume=resume,
+            budget=self.budget,
+            evaluations=lambda: task.units,
+            progress=progress,
         )
+        run.check_same(task.identity, "the networks, inputs, labels and settings")
+        sampler = StabilitySampler(self, task)
+        outcome = run.of(sampler, torch.Generator().manual_seed(self.seed), sampler.stop)
         dataset = to_dataset(self, task, *sampler.found(outcome.state), self._attributes(task, outcome, command))
-        if folder is not None:
-            result.save(dataset, folder)
+        run.keep(dataset)
         return dataset
 
     def plan(self, networks: Mapping[str, Network], inputs: Tensor, labels: Tensor) -> str:
@@ -171,8 +165,6 @@ class Stability:
         settings = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         settings["amplify"] = list(task.amplify)
         settings["noise"] = "auto" if task.noise is None else list(task.noise)
-        hashes = [network.hash for network in task.networks]
-        together = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
         return surveying.attributes_of(
             settings,
             surveying.Surveyed(
@@ -180,7 +172,7 @@ class Stability:
                 observable_sentence="the class with the largest output",
                 space=task.networks[0].space,
                 model_name=", ".join(task.names),
-                model_hash=together,
+                model_hash=surveying.hash_of(task.networks),
             ),
             outcome,
             name="stability",
@@ -194,16 +186,3 @@ def _method_words(settings: Stability) -> str:
     walk = f"boundary walk, effort {settings.effort}"
     attack = "box-constrained L-BFGS" if settings.method == "l-bfgs" else walk
     return f"{attack}; targets {settings.targets}"
-
-
-def _check_same(task: StabilityTask, saved: Checkpoint | None) -> None:
-    """Raise UserError where a run to go on with was begun with other networks, inputs, labels or attacks."""
-    identity = None if saved is None else getattr(saved.state, "identity", None)
-    if saved is not None and identity != task.identity:
-        got = f"hash {task.identity[:12]} for {str(identity)[:12]}"
-        raise UserError(
-            "resume",
-            "the networks, inputs, labels and settings that the run began with",
-            got,
-            "give them, or begin anew",
-        )

@@ -5,7 +5,6 @@ Everything is checked before any search; which inputs each network has right is 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from theodolite.errors import UserError
+from theodolite.instruments import surveying
 from theodolite.instruments.transfer import right
 from theodolite.network import Network
 from theodolite.outputs import Outputs
@@ -96,7 +96,7 @@ def prepare(settings: Stability, networks: Mapping[str, Network], inputs: Tensor
     _check_alike(names, given, exact)
     points = _points(inputs, given[0], exact[0])
     classes = _labels(labels, len(points), exact[0].n_outputs)
-    outputs = tuple(network.all_outputs(_precision(network)) for network in given)
+    outputs = tuple(network.all_outputs(surveying.precision_of(network)) for network in given)
     output = torch.stack([one.value(points) for one in exact])
     correct = torch.stack([right(one, classes) for one in output])
     asked = torch.where(correct, _asked(settings, output, classes), -2)
@@ -114,7 +114,7 @@ def prepare(settings: Stability, networks: Mapping[str, Network], inputs: Tensor
         asked=asked,
         amplify=_tenth(exact[0]) if amplify is None else amplify,
         noise=settings.distortions("noise"),
-        identity=_identity(settings, names, given, points, classes),
+        identity=surveying.identity_of(names, [one.hash for one in given], settings.identity, points, classes),
         block=_block(settings, outputs),
         before=_units(outputs) + _units(exact),
     )
@@ -159,13 +159,7 @@ def _check_alike(names: tuple[str, ...], networks: tuple[Network, ...], exact: t
 
 
 def _points(inputs: Tensor, network: Network, exact: Outputs) -> Tensor:
-    points, shape = torch.as_tensor(inputs), network.space.shape
-    if tuple(points.shape[1:]) != shape or points.ndim == 0 or len(points) == 0:
-        expected = f"points of shape (n, {', '.join(map(str, shape))}) with n > 0"
-        raise UserError("inputs", expected, f"shape {tuple(points.shape)}", "put the batch on axis 0 and reshape each")
-    if points.is_complex():
-        raise UserError("inputs", "real numbers", str(points.dtype), "take their real part")
-    flat = points.flatten(1).double()
+    flat = surveying.points_of("inputs", inputs, network.space).flatten(1).double()
     inside = ((flat >= exact.low) & (flat <= exact.high) & flat.isfinite()).all(1)
     if not bool(inside.all()):
         first = int((~inside).nonzero()[0, 0])
@@ -181,12 +175,7 @@ def _labels(labels: Tensor, n_images: int, n_classes: int) -> Tensor:
         raise UserError(
             "labels", f"{n_images}, one an input", "none", "transfer is counted on right answers: give them"
         )
-    given = torch.as_tensor(labels)
-    if tuple(given.shape) != (n_images,):
-        raise UserError("labels", f"{n_images}, one an input", f"shape {tuple(given.shape)}", "match them")
-    if given.is_floating_point() and not bool((given == given.round()).all()):
-        raise UserError("labels", "whole numbers", "fractions", "number the classes from 0; -1 where unknown")
-    given = given.long()
+    given = surveying.labels_of(labels, n_images)
     if not -1 <= int(given.min()) <= int(given.max()) < n_classes:
         got = f"{int(given.min())} to {int(given.max())}"
         raise UserError("labels", f"classes 0..{n_classes - 1}, or -1 where unknown", got, "number them as the outputs")
@@ -222,19 +211,5 @@ def _block(settings: Stability, outputs: tuple[Outputs, ...]) -> int:
     return min(_LARGEST_BLOCK, max(4, smallest // _WORKING_ROWS))
 
 
-def _precision(network: Network) -> torch.dtype:
-    double = any(parameter.dtype == torch.float64 for parameter in network.module.parameters())
-    return torch.float64 if double else torch.float32
-
-
 def _units(outputs: tuple[Outputs, ...]) -> int:
     return sum(one.n_units for one in outputs)
-
-
-def _identity(
-    settings: Stability, names: tuple[str, ...], networks: tuple[Network, ...], points: Tensor, labels: Tensor
-) -> str:
-    told = hashlib.sha256(repr((names, [network.hash for network in networks], settings.identity)).encode())
-    told.update(points.numpy().tobytes())
-    told.update(labels.numpy().tobytes())
-    return told.hexdigest()

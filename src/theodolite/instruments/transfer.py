@@ -13,10 +13,10 @@ from typing import NamedTuple, final
 
 import numpy as np
 import torch
-from scipy.stats import beta as beta_distribution
 from scipy.stats import t as t_distribution
 from torch import Tensor
 
+from theodolite.instruments import calibration
 from theodolite.outputs import Outputs
 
 MINIMAL, AMPLIFIED, NOISE = "minimal", "amplified", "noise"
@@ -155,10 +155,8 @@ def share_interval(successes: int, count: int) -> Interval:
     """
     if not count:
         return Interval(np.nan, np.nan, np.nan)
-    tail = (1 - _CONFIDENCE) / 2
-    low = 0.0 if not successes else float(beta_distribution.ppf(tail, successes, count - successes + 1))
-    high = 1.0 if successes == count else float(beta_distribution.isf(tail, successes + 1, count - successes))
-    return Interval(successes / count, low, high)
+    low, high = calibration.share_interval(np.array(successes), np.array(count))
+    return Interval(successes / count, float(low), float(high))
 
 
 def mean_interval(values: np.ndarray, n_resamples: int, generator: np.random.Generator) -> Interval:

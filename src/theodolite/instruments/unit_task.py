@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from theodolite.errors import MissingCapability, UserError
+from theodolite.instruments import surveying
 from theodolite.instruments.unit_activations import Activations, LayerReader
 from theodolite.instruments.unit_statistics import resolved, top_inputs
 from theodolite.network import Network
@@ -158,12 +159,8 @@ def _outputs(network: Network) -> tuple[Outputs | None, Outputs | None]:
 
 
 def _points(given: Tensor, network: Network) -> Tensor:
-    points, space = torch.as_tensor(given), network.space
-    if tuple(points.shape[1:]) != space.shape or len(points) == 0:
-        expected = f"points of shape (n, {', '.join(map(str, space.shape))}) with n > 0"
-        raise UserError("inputs", expected, f"shape {tuple(points.shape)}", "put the batch on axis 0 and reshape each")
-    if points.is_complex():
-        raise UserError("inputs", "real numbers", str(points.dtype), "take their real part")
+    space = network.space
+    points = surveying.points_of("inputs", given, space)
     low, high = space.bounds()
     inside = (points.isfinite() & (points >= low) & (points <= high)).flatten(1).all(1)
     if not bool(inside.all()):
@@ -176,12 +173,7 @@ def _points(given: Tensor, network: Network) -> Tensor:
 
 
 def _labels(given: Tensor, n_inputs: int) -> Tensor:
-    labels = torch.as_tensor(given)
-    if tuple(labels.shape) != (n_inputs,):
-        raise UserError("labels", f"{n_inputs}, one an input", f"shape {tuple(labels.shape)}", "match them")
-    if labels.is_complex() or (labels.is_floating_point() and not bool((labels == labels.round()).all())):
-        raise UserError("labels", "whole numbers", "others", "number the classes from 0; -1 where unknown")
-    labels = labels.long()
+    labels = surveying.labels_of(given, n_inputs)
     if int(labels.min()) < -1:
         raise UserError("labels", "classes from 0, or -1 where unknown", str(int(labels.min())), "number them from 0")
     return labels

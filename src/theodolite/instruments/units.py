@@ -17,7 +17,6 @@ import torch
 import xarray
 from torch import Tensor
 
-from theodolite import result
 from theodolite.errors import UserError
 from theodolite.instruments import surveying
 from theodolite.instruments.unit_activations import POSITIONS
@@ -25,7 +24,7 @@ from theodolite.instruments.unit_findings import to_dataset
 from theodolite.instruments.unit_sampler import UnitSampler
 from theodolite.instruments.unit_task import UnitTask, prepare
 from theodolite.network import Network
-from theodolite.run import Budget, Meter, Outcome, Progress, read_checkpoint
+from theodolite.run import Budget, Outcome
 
 CHECKPOINT = "units.checkpoint.pt"
 CITATIONS = (
@@ -92,23 +91,19 @@ class Units:
         labels, sets larger than there are inputs, inputs of one class alone, or a directory that will not do.
         """
         task = prepare(self, network, inputs, labels)
-        folder = Path(directory) if directory is not None else None
-        checkpoint = surveying.checkpoint_in(folder, CHECKPOINT, resume)
-        meter = Meter(Budget.parse(self.budget), lambda: task.evaluations)
-        saved = read_checkpoint(checkpoint) if resume and checkpoint is not None else None
-        sampler = UnitSampler(self, task)
-        outcome = surveying.driven(
-            sampler,
-            torch.Generator().manual_seed(self.seed),
-            meter,
-            stop=sampler.stop,
-            checkpoint=checkpoint,
-            saved=saved,
-            progress=Progress("units", silent=not progress),
+        run = surveying.Run.begun(
+            "units",
+            CHECKPOINT,
+            directory,
+            resume=resume,
+            budget=self.budget,
+            evaluations=lambda: task.evaluations,
+            progress=progress,
         )
+        sampler = UnitSampler(self, task)
+        outcome = run.of(sampler, torch.Generator().manual_seed(self.seed), sampler.stop)
         dataset = to_dataset(self, task, outcome.state, self._attributes(task, outcome, command))
-        if folder is not None:
-            result.save(dataset, folder)
+        run.keep(dataset)
         return dataset
 
     def plan(self, network: Network, inputs: Tensor, labels: Tensor | None = None) -> str:

@@ -156,9 +156,9 @@ class _Problem:
         identity = torch.eye(self.graph.n_outputs, dtype=torch.float64)
         rows = identity[self.own] - identity[self.classes]
         found = torch.zeros(len(rows), dtype=torch.float64)
+        whole = self._whole(surroundings)
         for limit in limits.unique().tolist():
             members = (limits == limit).nonzero()[:, 0]
-            whole = self._whole(surroundings)
             radius = limit if math.isfinite(limit) else self._far(rows[members], whole)
             proven = proven_distances(self.graph, surroundings, rows[members], radius, search, known[members])
             # No point of the space is farther: there is no flip at all.
