@@ -9,6 +9,7 @@ import xarray as xr
 from theodolite.report import words
 from theodolite.report.boundary import Boundary, boundary
 from theodolite.report.figures import finish
+from theodolite.report.parts import add_key
 from theodolite.report.themes import LIGHT, Theme
 
 _MARGIN = {"l": 82, "r": 24, "t": 20, "b": 58}
@@ -92,25 +93,8 @@ def trust_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | None:
         hovermode="closest",
     )
     marks = [("○", theme.categories[0], "right answers"), ("✖", theme.categories[1], "mistakes")]
-    _add_key(figure, marks if found.label is not None else [])
+    add_key(figure, marks if found.label is not None else [])
     return figure
-
-
-def _add_key(figure: go.Figure, marks: list[tuple[str, str, str]]) -> None:
-    """What the marks are, above the axes: text, since plotly may lay a legend over the data."""
-    parts = [f'<span style="color:{colour}">{mark}</span> {name}' for mark, colour, name in marks]
-    if parts:
-        figure.add_annotation(
-            text="   ".join(parts),
-            xref="paper",
-            yref="paper",
-            x=0,
-            y=1,
-            yshift=8,
-            xanchor="left",
-            yanchor="bottom",
-            showarrow=False,
-        )
 
 
 def _add_here(figure: go.Figure, theme: Theme) -> None:
@@ -207,7 +191,7 @@ def bracket_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | Non
         hovermode="closest",
     )
     marks = [("●", theme.accent, "found"), ("–", theme.muted, "proven")]
-    _add_key(figure, marks + ([] if known.all() else [("△", theme.warning, "none found")]))
+    add_key(figure, marks + ([] if known.all() else [("△", theme.warning, "none found")]))
     return figure
 
 

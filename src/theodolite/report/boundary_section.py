@@ -11,8 +11,9 @@ from theodolite.report import boundary_figures, images, words
 from theodolite.report.boundary import Boundary
 from theodolite.report.boundary_script import boundary_script, direction_rows, points
 from theodolite.report.boundary_tables import certificates, image_columns, image_table, next_door, not_found, trust
-from theodolite.report.parts import checks, figure_pair, plain
+from theodolite.report.parts import common, figure_pair, plain
 
+_QUESTION = "How close the answer is to changing"
 _NEVER = (138, 143, 148)
 
 
@@ -26,7 +27,7 @@ def boundary_section(dataset: xr.Dataset, key: str) -> dict[str, Any]:
     heads, rows = image_table(dataset, found)
     script = boundary_script(dataset, found)
     near = found.distance[found.found]
-    return _common(dataset, key) | {
+    return common(dataset, key, _QUESTION) | {
         "template": "boundary.html.j2",
         "scripts": ["tiles.js", "changes.js", "boundary.js"],
         "styles": ["boundary.css"],
@@ -59,24 +60,10 @@ def boundary_section(dataset: xr.Dataset, key: str) -> dict[str, Any]:
     }
 
 
-def _common(dataset: xr.Dataset, key: str) -> dict[str, Any]:
-    return {
-        "key": key,
-        "instrument": "boundary",
-        "question": "How close the answer is to changing",
-        "verdict": numbers.verdict(dataset),
-        "verdict_sentence": str(dataset["verdict_sentence"].values),
-        "unconverged": "",
-        "method": str(dataset.attrs.get("method", "")),
-        "checks": checks(dataset),
-        "sets": [],
-    }
-
-
 def _empty(dataset: xr.Dataset, key: str) -> dict[str, Any]:
     said = numbers.BoundaryFindings("No input was given", ["No input was given."], "", "No input was given")
     parts: dict[str, Any] = {"template": "boundary_empty.html.j2", "scripts": [], "styles": [], "findings": said}
-    return _common(dataset, key) | parts | {"drawn": {}, "script": {}}
+    return common(dataset, key, _QUESTION) | parts | {"drawn": {}, "script": {}}
 
 
 def _figures(

@@ -6,26 +6,11 @@ import xarray as xr
 
 from theodolite.report import ensemble as numbers
 from theodolite.report.figures import finish
+from theodolite.report.parts import add_key
 from theodolite.report.themes import LIGHT, Theme
 
 _MARGIN = {"l": 70, "r": 24, "t": 44, "b": 58}
 _MOST_DRAWN = 400  # inputs a strip
-
-
-def key(figure: go.Figure, marks: list[tuple[str, str, str]]) -> None:
-    """What the marks are, above the axes: text, since plotly may lay a legend over the data."""
-    parts = [f'<span style="color:{colour}">{mark}</span> {name}' for mark, colour, name in marks]
-    figure.add_annotation(
-        text="   ".join(parts),
-        xref="paper",
-        yref="paper",
-        x=0,
-        y=1,
-        yshift=8,
-        xanchor="left",
-        yanchor="bottom",
-        showarrow=False,
-    )
 
 
 def reliability_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | None:
@@ -82,7 +67,7 @@ def reliability_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure |
         height=420,
         hovermode="closest",
     )
-    key(figure, [("□", theme.categories[1], numbers.single(dataset)), ("●", theme.categories[0], "ensemble")])
+    add_key(figure, [("□", theme.categories[1], numbers.single(dataset)), ("●", theme.categories[0], "ensemble")])
     return figure
 
 
@@ -152,7 +137,7 @@ def strip_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | None:
         height=420,
         hovermode="closest",
     )
-    key(
+    add_key(
         figure,
         [
             ("●", theme.categories[0], "entropy of the ensemble"),
@@ -215,7 +200,7 @@ def levels_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | None
     )
     marks = [("- -", theme.muted, f"{numbers.single(dataset)} is sure"), ("—", theme.warning, "of these, doubted")]
     marks += [("—", theme.categories[0], "entropy"), ("—", theme.categories[1], "mutual information")]
-    key(figure, marks)
+    add_key(figure, marks)
     return figure
 
 

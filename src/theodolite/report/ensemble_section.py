@@ -8,7 +8,7 @@ import xarray as xr
 from theodolite.report import ensemble as numbers
 from theodolite.report import ensemble_figures, words
 from theodolite.report.ensemble_examples import examples
-from theodolite.report.parts import checks, figure_pair, plain
+from theodolite.report.parts import common, figure_pair, plain
 
 _QUESTIONS = {
     "wrong": "a sure answer is wrong",
@@ -20,20 +20,11 @@ _QUESTIONS = {
 def ensemble_section(dataset: xr.Dataset, key: str) -> dict[str, Any]:
     """The section's words, tables and figures (light and dark); `key` makes its ids unique."""
     said = numbers.findings(dataset)
-    return {
-        "key": key,
-        "instrument": "ensemble",
-        "question": "Whether the ensemble knows where one network is overconfident",
+    return common(dataset, key, "Whether the ensemble knows where one network is overconfident") | {
         "template": "ensemble.html.j2",
         "scripts": [],
         "styles": ["ensemble.css"],
         "findings": said,
-        "verdict": numbers.verdict(dataset),
-        "verdict_sentence": str(dataset["verdict_sentence"].values),
-        "unconverged": "",
-        "method": str(dataset.attrs.get("method", "")),
-        "checks": checks(dataset),
-        "sets": [],
         "n": f"{dataset.sizes['image']:,}",
         "n_members": numbers.n_members(dataset),
         "single": numbers.single(dataset),

@@ -5,7 +5,7 @@ from typing import Any
 import xarray as xr
 
 from theodolite.report import lipschitz as told
-from theodolite.report.parts import checks, figure_pair
+from theodolite.report.parts import common, figure_pair
 
 
 def lipschitz_section(dataset: xr.Dataset, key: str) -> dict[str, Any]:
@@ -18,20 +18,11 @@ def lipschitz_section(dataset: xr.Dataset, key: str) -> dict[str, Any]:
         # Every layer keeps its name on a phone.
         drawn["slopes"]["narrow"] |= {"xaxis.nticks": None, "xaxis.tickangle": -60}
         drawn["slopes"]["narrow"]["margin"]["b"] = 96
-    return {
-        "key": key,
-        "instrument": "lipschitz",
-        "question": "How steep it can be",
+    return common(dataset, key, "How steep it can be") | {
         "template": "lipschitz.html.j2",
         "scripts": [],
         "styles": ["lipschitz.css"],
         "findings": said,
-        "verdict": str(dataset["verdict"].values),
-        "verdict_sentence": str(dataset["verdict_sentence"].values),
-        "unconverged": "",
-        "method": str(dataset.attrs.get("method", "")),
-        "checks": checks(dataset),
-        "sets": [],
         "script": {},
         "drawn": drawn,
         "norm": told.norm_words(dataset),

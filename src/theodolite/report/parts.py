@@ -1,5 +1,6 @@
 """What every section of the page is made of: figures in both themes, numbers for a CSV file, the table of checks."""
 
+import html
 import json
 import math
 from collections.abc import Callable
@@ -35,6 +36,45 @@ def figure_pair(
 
 def _plain_figure(figure: go.Figure) -> dict[str, Any]:
     return json.loads(figure.to_json(validate=False) or "{}")
+
+
+def add_key(figure: go.Figure, marks: list[tuple[str, str, str]], lift: int = 8, a_line: int | None = None) -> int:
+    """What the ``marks`` (sign, colour, name) are, above the axes, ``a_line`` of them in a line; how many lines.
+
+    Text, since plotly may lay a legend over the data.
+    """
+    parts = [f'<span style="color:{colour}">{mark}</span> {html.escape(name)}' for mark, colour, name in marks]
+    size = a_line or max(len(parts), 1)
+    lines = ["   ".join(parts[k : k + size]) for k in range(0, len(parts), size)]
+    if lines:
+        figure.add_annotation(
+            text="<br>".join(lines),
+            align="left",
+            xref="paper",
+            yref="paper",
+            x=0,
+            y=1,
+            yshift=lift,
+            xanchor="left",
+            yanchor="bottom",
+            showarrow=False,
+        )
+    return len(lines)
+
+
+def common(dataset: xr.Dataset, key: str, question: str) -> dict[str, Any]:
+    """What the page asks of every section: `key` makes its ids unique."""
+    return {
+        "key": key,
+        "instrument": str(dataset.attrs["instrument"]),
+        "question": question,
+        "verdict": str(dataset["verdict"].values),
+        "verdict_sentence": str(dataset["verdict_sentence"].values),
+        "unconverged": "",
+        "method": str(dataset.attrs.get("method", "")),
+        "checks": checks(dataset),
+        "sets": [],
+    }
 
 
 def plain(values: np.ndarray) -> list[float | str | None]:

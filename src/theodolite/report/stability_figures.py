@@ -1,6 +1,5 @@
 """The figures of stability: how far each network can be pushed, and what fools a network that was not made for it."""
 
-import html
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import xarray as xr
 
 from theodolite.report import words
 from theodolite.report.figures import finish
+from theodolite.report.parts import add_key
 from theodolite.report.stability import Stability, percent, stability
 from theodolite.report.themes import LIGHT, Theme
 
@@ -70,27 +70,14 @@ def distortion_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | 
         height=380,
         hovermode="closest",
     )
-    _add_key(figure, [("—", colour, name) for colour, name in zip(colours, found.names, strict=True)], 8)
+    _headed(figure, [("—", colour, name) for colour, name in zip(colours, found.names, strict=True)], 8)
     return figure
 
 
-def _add_key(figure: go.Figure, marks: list[tuple[str, str, str]], lift: int, a_line: int = 4) -> None:
-    """What the marks are, above the axes: text, since plotly may lay a legend over the data."""
-    parts = [f'<span style="color:{colour}">{mark}</span> {html.escape(name)}' for mark, colour, name in marks]
-    lines = ["   ".join(parts[k : k + a_line]) for k in range(0, len(parts), a_line)]
-    figure.add_annotation(
-        text="<br>".join(lines),
-        align="left",
-        xref="paper",
-        yref="paper",
-        x=0,
-        y=1,
-        yshift=lift,
-        xanchor="left",
-        yanchor="bottom",
-        showarrow=False,
-    )
-    figure.update_layout(margin={"t": lift + 36 + 18 * (len(lines) - 1)})
+def _headed(figure: go.Figure, marks: list[tuple[str, str, str]], lift: int, a_line: int = 4) -> None:
+    """The key of the marks, and room for it."""
+    n_lines = add_key(figure, marks, lift, a_line)
+    figure.update_layout(margin={"t": lift + 36 + 18 * (n_lines - 1)})
 
 
 def noise_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | None:
@@ -174,7 +161,7 @@ def noise_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | None:
         hovermode="closest",
     )
     blue, orange = theme.categories
-    _add_key(figure, [("●", blue, "examples made for another network"), ("✖", orange, "Gaussian noise")], 28, 1)
+    _headed(figure, [("●", blue, "examples made for another network"), ("✖", orange, "Gaussian noise")], 28, 1)
     return figure
 
 

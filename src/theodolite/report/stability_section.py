@@ -9,7 +9,7 @@ from theodolite.report import images, sheets, stability_figures, words
 from theodolite.report import stability as numbers
 from theodolite.report.boundary_script import points
 from theodolite.report.changes import bars, change_sheet
-from theodolite.report.parts import checks, figure_pair, plain
+from theodolite.report.parts import common, figure_pair, plain
 from theodolite.report.stability import Stability, between, percent
 from theodolite.report.themes import DARK, LIGHT
 
@@ -24,21 +24,12 @@ def stability_section(dataset: xr.Dataset, key: str) -> dict[str, Any]:
     found = numbers.stability(dataset)
     said = numbers.findings(dataset, found)
     pairs = example_pairs(dataset, found)
-    return {
-        "key": key,
-        "instrument": "stability",
-        "question": "How little fools each network, and whether it fools the others",
+    return common(dataset, key, "How little fools each network, and whether it fools the others") | {
         "template": "stability.html.j2",
         "scripts": ["tiles.js", "changes.js", "stability.js"],
         "styles": ["stability.css"],
         "findings": said,
-        "verdict": str(dataset["verdict"].values),
-        "verdict_sentence": str(dataset["verdict_sentence"].values),
-        "unconverged": "",
-        "method": str(dataset.attrs.get("method", "")),
         "walked": str(dataset.attrs.get("method", "")).startswith("boundary walk"),
-        "checks": checks(dataset),
-        "sets": [],
         "names": found.names,
         "groups": transfer_groups(found),
         "networks": network_rows(dataset, found),

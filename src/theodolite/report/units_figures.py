@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from theodolite.report.figures import finish
+from theodolite.report.parts import add_key
 from theodolite.report.themes import LIGHT, Theme
 from theodolite.report.units import first_top
 
@@ -49,7 +50,7 @@ def purity_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | None
         xaxis={"title": {"text": f"purity: commonest class among the {k} most exciting inputs (%)"}, "nticks": 11},
         yaxis={"title": {"text": "share (%)"}, "rangemode": "tozero"},
     )
-    _add_key(figure, [("■", theme.categories[0], "units"), ("■", theme.categories[1], "random directions")])
+    add_key(figure, [("■", theme.categories[0], "units"), ("■", theme.categories[1], "random directions")])
     return figure
 
 
@@ -88,7 +89,7 @@ def basis_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | None:
         xaxis={"title": {"text": "mean purity over the directions of a basis (%)"}, "range": [edges[0], edges[-1]]},
         yaxis={"title": {"text": "random bases"}, "rangemode": "tozero"},
     )
-    _add_key(figure, [*symbols, ("┃", theme.warning, "the units")])
+    add_key(figure, [*symbols, ("┃", theme.warning, "the units")])
     return figure
 
 
@@ -142,21 +143,5 @@ def steadiness_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | 
         yaxis={"title": {"text": "change / spread over the inputs"}, "rangemode": "tozero"},
     )
     marks = [("●", theme.categories[0], "flip points (95%)"), ("✕", theme.categories[1], "noise of the same length")]
-    _add_key(figure, marks)
+    add_key(figure, marks)
     return figure
-
-
-def _add_key(figure: go.Figure, marks: list[tuple[str, str, str]]) -> None:
-    """What the marks are, above the axes: text, since plotly may lay a legend over the data."""
-    parts = [f'<span style="color:{colour}">{mark}</span> {name}' for mark, colour, name in marks]
-    figure.add_annotation(
-        text="   ".join(parts),
-        xref="paper",
-        yref="paper",
-        x=0,
-        y=1,
-        yshift=8,
-        xanchor="left",
-        yanchor="bottom",
-        showarrow=False,
-    )

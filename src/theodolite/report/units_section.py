@@ -9,7 +9,7 @@ import xarray as xr
 from theodolite.report import images, units_figures, words
 from theodolite.report import units as numbers
 from theodolite.report.boundary import point_kind
-from theodolite.report.parts import checks, figure_pair, plain
+from theodolite.report.parts import common, figure_pair, plain
 from theodolite.report.units import UnitFindings, percent
 
 _ROWS = 10  # directions shown of each kind, evenly spread from the purest to the least pure
@@ -24,20 +24,11 @@ def units_section(dataset: xr.Dataset, key: str) -> dict[str, Any]:
     said = numbers.findings(dataset)
     kind = point_kind(np.asarray(dataset["shown_input"].values, float))
     columns = unit_columns(dataset)
-    return {
-        "key": key,
-        "instrument": "units",
-        "question": f"What units mean (layer {dataset.attrs.get('layer', '')})",
+    return common(dataset, key, f"What units mean (layer {dataset.attrs.get('layer', '')})") | {
         "template": "units.html.j2",
         "scripts": [],
         "styles": ["units.css"],
         "findings": said,
-        "verdict": str(dataset["verdict"].values),
-        "verdict_sentence": str(dataset["verdict_sentence"].values),
-        "unconverged": "",
-        "method": str(dataset.attrs.get("method", "")),
-        "checks": checks(dataset),
-        "sets": [],
         "script": {},
         "drawn": _figures(dataset, said, columns),
         "kind": kind,
