@@ -15,16 +15,14 @@ from torch import Tensor
 
 from theodolite import result
 from theodolite.commands.arguments import EnsembleCommand
-from theodolite.commands.classifier import Chosen, check_images, choose_inputs
-from theodolite.commands.job import Job
+from theodolite.commands.classifier import check_images
 from theodolite.commands.networks import (
     Named,
+    NetworksJob,
     check_networks,
-    hash_of,
+    choose_labelled,
     load_networks,
     networks_of,
-    save_networks,
-    show_networks,
 )
 from theodolite.errors import UserError
 from theodolite.instruments import ensemble_task
@@ -44,46 +42,33 @@ def check(settings: EnsembleCommand) -> None:
 def prepare(settings: EnsembleCommand, console: Console, folder: Path | None) -> EnsembleJob:
     """The networks and the inputs that the flags name; raises `UserError` for flags that do not fit these."""
     named = load_networks(_as_networks(settings), settings.seed, console, folder)
-    first = next((one.loaded for one in named if one.loaded.sets), named[0].loaded)
-    chosen = choose_inputs(first, settings.data_set, settings.images, settings.seed)
-    if chosen.labels is None:
-        raise UserError("data", "inputs with labels", f"none in {chosen.set_name!r}", "give x and y in --data")
+    inputs, labels = choose_labelled(named, settings.data_set, settings.images, settings.seed)
     density = _survey_at(settings.density)
-    ensemble_task.prepare(_instrument_of(settings), networks_of(named), chosen.inputs, chosen.labels, density)
-    return EnsembleJob(settings, named, chosen, chosen.labels, density)
+    ensemble_task.prepare(_instrument_of(settings), networks_of(named), inputs, labels, density)
+    return EnsembleJob(settings, named, inputs, labels, density)
 
 
 @final
-class EnsembleJob(Job):
+class EnsembleJob(NetworksJob):
     """A survey of the networks together by `Ensemble`."""
 
     def __init__(
         self,
         settings: EnsembleCommand,
         named: Sequence[Named],
-        chosen: Chosen,
+        inputs: Tensor,
         labels: Tensor,
         density: xarray.DataTree | None,
     ) -> None:
-        self._settings, self._named, self._density = settings, named, density
-        self._inputs, self._labels = chosen.inputs, labels
-
-    @property
-    def model_hash(self) -> str:
-        return hash_of(self._named)
-
-    def show(self, console: Console) -> None:
-        show_networks(self._named, self._inputs, self._labels, console)
+        super().__init__(named, inputs, labels)
+        self._settings, self._density = settings, density
 
     def plan(self) -> str:
-        return _instrument_of(self._settings).plan(networks_of(self._named), self._inputs, self._labels, self._density)
-
-    def save(self, folder: Path) -> None:
-        save_networks(self._named, folder)
+        return _instrument_of(self._settings).plan(self.networks, self._inputs, self._labels, self._density)
 
     def measure(self, folder: Path, line: str, *, resume: bool) -> xarray.Dataset:
         return _instrument_of(self._settings).measure(
-            networks_of(self._named),
+            self.networks,
             self._inputs,
             self._labels,
             density=self._density,

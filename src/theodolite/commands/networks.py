@@ -14,6 +14,8 @@ from torch import Tensor
 
 from theodolite.commands import survey_folder
 from theodolite.commands.arguments import NetworksFlags, Subject
+from theodolite.commands.classifier import choose_inputs
+from theodolite.commands.job import Job
 from theodolite.commands.subject import DIGIT_ENERGY, Loaded, load, save_zoo_weights
 from theodolite.errors import UserError
 from theodolite.network import Network
@@ -87,35 +89,50 @@ def load_networks(flags: NetworksFlags, seed: int, console: Console, folder: Pat
     return found
 
 
+def choose_labelled(named: Sequence[Named], data_set: str | None, images: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Inputs ``(image, *shape)`` and labels ``(image,)`` of the set named, drawn by ``seed`` for all networks alike."""
+    first = next((one.loaded for one in named if one.loaded.sets), named[0].loaded)
+    chosen = choose_inputs(first, data_set, images, seed)
+    if chosen.labels is None:
+        raise UserError("data", "inputs with labels", f"none in {chosen.set_name!r}", "give x and y in --data")
+    return chosen.inputs, chosen.labels
+
+
+class NetworksJob(Job):
+    """A survey of several networks on labelled inputs."""
+
+    def __init__(self, named: Sequence[Named], inputs: Tensor, labels: Tensor) -> None:
+        self._named, self._inputs, self._labels = named, inputs, labels
+
+    @property
+    def networks(self) -> Mapping[str, Network]:
+        """By name, as instruments take them."""
+        return networks_of(self._named)
+
+    @property
+    def model_hash(self) -> str:
+        return hashlib.sha256(repr([(one.name, one.network.hash) for one in self._named]).encode()).hexdigest()
+
+    def show(self, console: Console) -> None:
+        inputs, labels = self._inputs, self._labels
+        table = Table(title=f"{len(inputs):,} inputs before the survey", title_justify="left")
+        for heading in ("network", "model", "classes", "right"):
+            table.add_column(heading, justify="right" if heading in ("classes", "right") else "left", overflow="fold")
+        for one in self._named:
+            right = float((one.network.predictions(inputs)[0] == labels).double().mean())
+            table.add_row(one.name, str(one.subject.model), str(max(2, one.network.n_outputs)), f"{right:.1%}")
+        console.print(table)
+
+    def save(self, folder: Path) -> None:
+        for place, one in enumerate(self._named):
+            if str(one.subject.model).startswith(_ZOO):
+                (folder / survey_folder.MODELS).mkdir(exist_ok=True)
+                save_zoo_weights(one.subject, one.loaded, _weights_file(folder, place))
+
+
 def networks_of(named: Sequence[Named]) -> Mapping[str, Network]:
     """By name, as instruments take them."""
     return {one.name: one.network for one in named}
-
-
-def hash_of(named: Sequence[Named]) -> str:
-    """Of all networks and their names together."""
-    return hashlib.sha256(repr([(one.name, one.network.hash) for one in named]).encode()).hexdigest()
-
-
-def save_networks(named: Sequence[Named], folder: Path) -> None:
-    """Keep the weights of networks trained on the spot; for others, nothing."""
-    for place, one in enumerate(named):
-        if str(one.subject.model).startswith(_ZOO):
-            (folder / survey_folder.MODELS).mkdir(exist_ok=True)
-            save_zoo_weights(one.subject, one.loaded, _weights_file(folder, place))
-
-
-def show_networks(named: Sequence[Named], inputs: Tensor, labels: Tensor | None, console: Console) -> None:
-    """Print what share of the chosen inputs each network has right: wrong preprocessing is seen at once."""
-    table = Table(title=f"{len(inputs):,} inputs before the survey", title_justify="left")
-    for heading in ("network", "model", "classes", "right"):
-        table.add_column(heading, justify="right" if heading in ("classes", "right") else "left", overflow="fold")
-    for one in named:
-        share = "no labels"
-        if labels is not None and one.network.space.shape == tuple(inputs.shape[1:]):
-            share = f"{float((one.network.predictions(inputs)[0] == labels).double().mean()):.1%}"
-        table.add_row(one.name, str(one.subject.model), str(max(2, one.network.n_outputs)), share)
-    console.print(table)
 
 
 def _weights_file(folder: Path, place: int) -> Path:

@@ -14,18 +14,15 @@ from rich.console import Console
 from torch import Tensor
 
 from theodolite.commands.arguments import StabilityCommand
-from theodolite.commands.classifier import Chosen, check_images, choose_inputs
-from theodolite.commands.job import Job
+from theodolite.commands.classifier import check_images
 from theodolite.commands.networks import (
     Named,
+    NetworksJob,
     check_networks,
-    hash_of,
+    choose_labelled,
     load_networks,
     networks_of,
-    save_networks,
-    show_networks,
 )
-from theodolite.errors import UserError
 from theodolite.instruments import stability_task
 from theodolite.instruments.stability import Stability
 from theodolite.network import Network
@@ -44,30 +41,21 @@ def check(settings: StabilityCommand) -> None:
 def prepare(settings: StabilityCommand, console: Console, folder: Path | None) -> StabilityJob:
     """The networks and the inputs that the flags name; raises `UserError` for flags that do not fit these."""
     named = load_networks(settings, settings.seed, console, folder)
-    first = next((one.loaded for one in named if one.loaded.sets), named[0].loaded)
-    chosen = choose_inputs(first, settings.data_set, settings.images, settings.seed)
-    if chosen.labels is None:
-        raise UserError("data", "inputs with labels", f"none in {chosen.set_name!r}", "give x and y in --data")
-    stability_task.prepare(_instrument_of(settings), networks_of(named), chosen.inputs, chosen.labels)
-    return StabilityJob(settings, named, chosen, chosen.labels)
+    inputs, labels = choose_labelled(named, settings.data_set, settings.images, settings.seed)
+    stability_task.prepare(_instrument_of(settings), networks_of(named), inputs, labels)
+    return StabilityJob(settings, named, inputs, labels)
 
 
 @final
-class StabilityJob(Job):
+class StabilityJob(NetworksJob):
     """A survey of the networks on the chosen inputs by `Stability`."""
 
-    def __init__(self, settings: StabilityCommand, named: Sequence[Named], chosen: Chosen, labels: Tensor) -> None:
-        self._settings, self._named, self._chosen, self._labels = settings, named, chosen, labels
-
-    @property
-    def model_hash(self) -> str:
-        return hash_of(self._named)
-
-    def show(self, console: Console) -> None:
-        show_networks(self._named, self._chosen.inputs, self._labels, console)
+    def __init__(self, settings: StabilityCommand, named: Sequence[Named], inputs: Tensor, labels: Tensor) -> None:
+        super().__init__(named, inputs, labels)
+        self._settings = settings
 
     def plan(self) -> str:
-        given = networks_of(self._named), self._chosen.inputs, self._labels
+        given = self.networks, self._inputs, self._labels
         instrument = _instrument_of(self._settings)
         passes = instrument.search_passes(*given)
         seconds = passes / len(self._named) * sum(_seconds_a_pass(one.network, given[1]) for one in self._named)
@@ -78,13 +66,10 @@ class StabilityJob(Job):
             ]
         )
 
-    def save(self, folder: Path) -> None:
-        save_networks(self._named, folder)
-
     def measure(self, folder: Path, line: str, *, resume: bool) -> xarray.Dataset:
         return _instrument_of(self._settings).measure(
-            networks_of(self._named),
-            self._chosen.inputs,
+            self.networks,
+            self._inputs,
             self._labels,
             directory=folder,
             resume=resume,
