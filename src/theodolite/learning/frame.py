@@ -7,7 +7,7 @@ s sqrt(D) that leaves the images' own neighbourhood untrained; few coordinates k
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import torch
@@ -99,11 +99,18 @@ class PrincipalFrame(Frame):
         return {"kind": "principal", "image_shape": list(self.image_shape), "n_components": self.shape[0]}
 
 
-def build_frame(spec: dict[str, object]) -> Frame:
+_KINDS: dict[str, Callable[..., Frame]] = {"pixels": PixelFrame, "principal": PrincipalFrame}
+
+
+def register_frame(kind: str, make: Callable[..., Frame]) -> None:
+    """Have `build_frame` make frames of ``kind`` by ``make(**spec without kind)``."""
+    _KINDS[kind] = make
+
+
+def build_frame(spec: Mapping[str, object]) -> Frame:
     """The frame that ``spec`` describes. Raises UserError for a kind that there is not."""
     arguments = dict(spec)
-    kinds = {"pixels": PixelFrame, "principal": PrincipalFrame}
     kind = arguments.pop("kind", None)
-    if kind not in kinds:
-        raise UserError("frame", f"one of {', '.join(kinds)}", repr(kind), "use the version that wrote it")
-    return kinds[str(kind)](**arguments)  # type: ignore[arg-type]
+    if kind not in _KINDS:
+        raise UserError("frame", f"one of {', '.join(_KINDS)}", repr(kind), "use the version that wrote it")
+    return _KINDS[str(kind)](**arguments)

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from theodolite.errors import UserError
-from theodolite.field import Field
+from theodolite.field import Field, LevelDifferences
 from theodolite.learning.energy import Energy, build
 from theodolite.learning.frame import Frame, build_frame
+from theodolite.learning.gibbs import LevelEnergy
 from theodolite.network import model_hash
 from theodolite.space import Space, parse_space
 
@@ -55,17 +56,15 @@ class EnergyModel(nn.Module):
             return self.frame.images(points.to(torch.float32))
 
     def field(self) -> Field:
-        """U as a field over ``space``, in float64: descents end where the gradient is 1e-6."""
-        precise = copy.deepcopy(self.energy).double().eval().requires_grad_(False)
-        return Field(
-            self.space,
-            lambda x: precise(x.double()),
-            name=self.name,
-            module=precise,
-            model_name=self.name,
-            model_hash=model_hash(self.energy),
-            batch_size=2048,
-        )
+        """U as a field over ``space``; on real spaces in float64: descents end where the gradient is 1e-6."""
+        energy = copy.deepcopy(self.energy).eval().requires_grad_(False)
+        known = {"name": self.name, "model_name": self.name, "model_hash": model_hash(self.energy), "batch_size": 2048}
+        if isinstance(energy, LevelEnergy):
+            inner, shape = energy.inner, energy.shape
+            differences = LevelDifferences(energy.grey[:, None], lambda grey: inner(grey.reshape(-1, *shape)))
+            return Field(self.space, energy, module=energy, level_differences=differences, **known)
+        precise = energy.double()
+        return Field(self.space, lambda x: precise(x.double()), module=precise, **known)
 
     def save(self, path: str | Path) -> None:
         """Write structure and weights as safetensors, which `load_energy` reads."""
