@@ -98,7 +98,18 @@ def test_help_names_every_command_and_no_command_is_help(capsys):
         main([])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    for command in ("demo", "density", "landscape", "boundary", "resume", "report", "compare", "export", "inspect"):
+    for command in (
+        "demo",
+        "density",
+        "landscape",
+        "boundary",
+        "learn",
+        "resume",
+        "report",
+        "compare",
+        "export",
+        "inspect",
+    ):
         assert command in said
 
 

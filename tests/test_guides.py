@@ -56,12 +56,21 @@ SHORTER = {
         "[:200]": "[:60]",
         "Ensemble(seed=0)": "Ensemble(seed=0, resamples=100)",
     },
+    "learning.md": {
+        'seed=0, budget="5 min")': "warm_updates=60, updates=40, widths=(32,), components=8, **quick)",
+        "learning = th": "quick = {'long_steps': 100, 'long_chains': 60}\nlearning = th",
+        '**recipe("plane")': '**{**recipe("plane"), "updates": 60, **quick}',
+        "3e5 evaluations": "6e4 evaluations",
+        "steps=100": "steps=10",
+        'proposals=60, budget="60 s"': "proposals=4, barriers='linear', improvement_limit=20",
+    },
     "lipschitz.md": {"range(30)": "range(5)", "radius=(0.1, 0.5))": 'radius=(0.1, 0.5), budget="900 evaluations")'},
 }
 # What each guide leaves behind: surveys, pages, and words that its examples print.
 LEFT_BEHIND = {
     "landscape.md": (6, {"glass.html", "digits.html"}, "basins are deeper than"),
     "boundary.md": (4, {"boundary.html"}, "changed below the middle: 0.0 whole: True"),
+    "learning.md": (4, {"learned.html", "map.html"}, "from the density of states"),
     "lipschitz.md": (2, {"slopes.html"}, "because of LayerNorm"),
     "stability.md": (3, {"stability.html"}, "made for softmax, amplified to 0.1"),
     "units.md": (3, {"units.html"}, "after Holm's correction"),
@@ -83,12 +92,24 @@ def quiet(measure: Callable[..., Any], surveys: list[Any]) -> Callable[..., Any]
     return measured
 
 
+def quiet_fit(fit: Callable[..., Any], surveys: list[Any]) -> Callable[..., Any]:
+    """The same of `Learning.fit`, which gives a model as well."""
+
+    def fitted(self, *given: Any, **options: Any) -> Any:
+        model, survey = fit(self, *given, **{**options, "progress": False})
+        surveys.append(survey)
+        return model, survey
+
+    return fitted
+
+
 @pytest.mark.parametrize("guide", SHORTER)
 def test_examples_run_in_order(guide, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     surveys = []
-    for instrument in (th.Landscape, th.Boundary, th.Units, th.Ensemble, th.Stability, th.Lipschitz):
+    for instrument in (th.Landscape, th.Boundary, th.Units, th.Ensemble, th.Stability, th.Lipschitz, th.Density):
         monkeypatch.setattr(instrument, "measure", quiet(instrument.measure, surveys))
+    monkeypatch.setattr(th.Learning, "fit", quiet_fit(th.Learning.fit, surveys))
     scope: dict[str, object] = {}
     unused = dict(SHORTER[guide])
     for code in examples(guide):
@@ -174,3 +195,30 @@ def test_settings_of_the_ensembles_guide_are_those_of_the_instrument():
         assert f'"{name}"' in text, name
     for name in MEASURES:
         assert name.partition(",")[0].lower() in text.lower(), name
+
+
+def test_recipes_checks_and_flags_of_the_learning_guide_are_those_there_are():
+    text = (GUIDES / "learning.md").read_text()
+    from theodolite.commands.learn_arguments import LearnCommand
+    from theodolite.instruments import learning_verdict as verdict
+    from theodolite.learning.recipes import recipe_names
+
+    for name in recipe_names():
+        assert f"`{name}`" in text, name
+    for beginning, (low, high) in {
+        "energy": verdict.LIMITS[verdict.ENERGY],
+        "spread of energies": verdict.LIMITS[verdict.DEVIATION],
+        "classes": verdict.LIMITS[verdict.CLASSES],
+        "features": verdict.LIMITS[verdict.FRECHET],
+        "law of energies": verdict.LIMITS[verdict.KOLMOGOROV],
+        "no drift": verdict.DRIFT,
+        "held-out energy": verdict.HELD_OUT,
+    }.items():
+        [row] = re.findall(rf"^\| {beginning}(?:,[^|]*)? \|([^|]*)\|", text, re.MULTILINE)
+        assert f"{high:g}" in row and (low in (0, -high) or f"{low:g}" in row), beginning
+    for name in set(re.findall(r"theodolite learn .*?--([a-z-]+)", text)) | set(re.findall(r"`--([a-z-]+)", text)):
+        assert name.replace("-", "_") in LearnCommand.__dataclass_fields__, name
+    settings = th.Learning.__dataclass_fields__
+    for name in re.findall(r"`([a-z_]+)=", text):
+        assert name in settings, name
+    assert set(settings) <= set(LearnCommand.__dataclass_fields__)

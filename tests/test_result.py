@@ -86,7 +86,12 @@ def assert_same(found: xarray.Dataset, expected: xarray.Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    ("instrument", "heading"), [("density", "## The density dataset"), ("landscape", "## The landscape dataset")]
+    ("instrument", "heading"),
+    [
+        ("density", "## The density dataset"),
+        ("landscape", "## The landscape dataset"),
+        ("learning", "### The learning dataset"),
+    ],
 )
 def test_the_schema_is_the_table_of_the_architecture(instrument: str, heading: str) -> None:
     table = ARCHITECTURE.read_text(encoding="utf8").split(heading)[1].split("\n## ")[0]

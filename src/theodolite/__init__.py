@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from theodolite.instruments.density import Density as Density
     from theodolite.instruments.ensemble import Ensemble as Ensemble
     from theodolite.instruments.landscape import Landscape as Landscape
+    from theodolite.instruments.learning import Learning as Learning
     from theodolite.instruments.lipschitz import Lipschitz as Lipschitz
     from theodolite.instruments.stability import Stability as Stability
     from theodolite.instruments.units import Units as Units
+    from theodolite.learning.model import EnergyModel as EnergyModel
+    from theodolite.learning.model import load_energy as load_energy
     from theodolite.network import Network as Network
     from theodolite.report.page import write_report as report
     from theodolite.result import open_survey as open_survey
@@ -39,11 +42,13 @@ _HOMES = {
     "Box": "theodolite.space",
     "Constraints": "theodolite.search.constraints",
     "Density": "theodolite.instruments.density",
+    "EnergyModel": "theodolite.learning.model",
     "Ensemble": "theodolite.instruments.ensemble",
     "Field": "theodolite.field",
     "Grid": "theodolite.space",
     "Landscape": "theodolite.instruments.landscape",
     "Latent": "theodolite.space",
+    "Learning": "theodolite.instruments.learning",
     "Lipschitz": "theodolite.instruments.lipschitz",
     "Network": "theodolite.network",
     "OneHot": "theodolite.embedding",
@@ -52,6 +57,7 @@ _HOMES = {
     "Units": "theodolite.instruments.units",
     "Stability": "theodolite.instruments.stability",
     "UserError": "theodolite.errors",
+    "load_energy": "theodolite.learning.model",
     "open_survey": "theodolite.result",
 }
 
@@ -60,11 +66,13 @@ __all__ = [
     "Box",
     "Constraints",
     "Density",
+    "EnergyModel",
     "Ensemble",
     "Field",
     "Grid",
     "Landscape",
     "Latent",
+    "Learning",
     "Lipschitz",
     "Network",
     "OneHot",
@@ -74,6 +82,7 @@ __all__ = [
     "Units",
     "UserError",
     "__version__",
+    "load_energy",
     "open_survey",
     "report",
 ]

@@ -28,6 +28,7 @@ COMMANDS = (
     | Annotated[the.LipschitzCommand, tyro.conf.subcommand("lipschitz")]
     | Annotated[the.UnitsCommand, tyro.conf.subcommand("units")]
     | Annotated[the.EnsembleCommand, tyro.conf.subcommand("ensemble")]
+    | Annotated[the.LearnCommand, tyro.conf.subcommand("learn")]
     | Annotated[the.ResumeCommand, tyro.conf.subcommand("resume")]
     | Annotated[the.ReportCommand, tyro.conf.subcommand("report")]
     | Annotated[the.CompareCommand, tyro.conf.subcommand("compare")]
@@ -76,6 +77,7 @@ def _run(chosen: the.Command, line: str) -> None:
             | the.LipschitzCommand()
             | the.UnitsCommand()
             | the.EnsembleCommand()
+            | the.LearnCommand()
         ):
             from theodolite.commands import survey
 

@@ -44,7 +44,10 @@ __all__ = [
 ]
 
 STORE = "survey.zarr"
-VERDICTS = ("exact", "bracketed", "converged", "not converged", "complete", "incomplete", "proven", "in part")
+VERDICTS = (
+    *("exact", "bracketed", "converged", "not converged", "complete", "incomplete", "proven", "in part"),
+    *("convergent", "non-convergent", "undecided"),
+)
 CHECK_RESULTS = {1: "yes", 0: "no", -1: "not tested"}
 
 
@@ -97,10 +100,10 @@ def _validate_levels(dataset: xarray.Dataset) -> None:
 
 
 def _dims_match(expected: tuple[str, ...], dims: tuple[str, ...]) -> bool:
-    if not expected or expected[-1] != "point_*":
+    if not expected or not expected[-1].endswith("_*"):
         return dims == expected
-    fixed = len(expected) - 1
-    return dims[:fixed] == expected[:-1] and dims[fixed:] == tuple(f"point_{k}" for k in range(len(dims) - fixed))
+    fixed, axis = len(expected) - 1, expected[-1].removesuffix("*")
+    return dims[:fixed] == expected[:-1] and dims[fixed:] == tuple(f"{axis}{k}" for k in range(len(dims) - fixed))
 
 
 def _wrong(what: str, expected: str, got: str) -> UserError:

@@ -240,3 +240,30 @@ def test_words_of_a_survey_cannot_become_markup(digits):
     page = render(labelled)
     assert "<img src=x" not in page
     assert "<script>alert(1)" not in page
+
+
+def test_pictures_stand_for_points_that_are_none(digits):
+    """A latent landscape whose pictures are the digits draws what a landscape of the digits draws."""
+    axes = {"point_0": "picture_0", "point_1": "picture_1", "point_2": "picture_2"}
+    names = {f"{kind}_point": f"{kind}_picture" for kind in ("minimum", "member", "path")}
+    points = digits[list(names)]
+    latent = digits.drop_vars(list(names)).assign(
+        {
+            new: (tuple(axes.get(dim, dim) for dim in points[old].dims), points[old].values.astype(np.float32))
+            for old, new in names.items()
+        }
+    )
+    generator = np.random.default_rng(0)
+    for old in names:
+        leading = [dim for dim in points[old].dims if dim not in axes]
+        values = generator.normal(size=(*(digits.sizes[dim] for dim in leading), 2))
+        latent[old] = ((*leading, "point_0"), values)
+    latent = result.validate(latent)
+    section, expected = (landscape_section(data, "landscape") for data in (latent, digits))
+    assert section["kind"] == "picture" and section["findings"].headline == expected["findings"].headline
+    for name in ("minima", "frames", "members"):
+        assert section["script"][name] is not None
+        assert section["script"][name].keys() == expected["script"][name].keys()
+    assert section["script"]["paths"] == expected["script"]["paths"]
+    assert section["script"]["minima"]["tile"] == expected["script"]["minima"]["tile"]
+    assert render(latent)

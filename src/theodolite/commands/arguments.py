@@ -10,15 +10,18 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from theodolite.commands.learn_arguments import LearnCommand
+from theodolite.commands.run_flags import RunFlags
+
 
 @dataclass(frozen=True)
 class ModelFlags:
     """A network, the space of its inputs and its data."""
 
     model: str | None = None
-    """pkg.mod:factory, a .pt2 file, a .safetensors file that names its factory, or one of the zoo, trained on the spot:
-    zoo:cnn, zoo:toy (0s and 1s); zoo:dense, zoo:conv, zoo:erf (a minute), zoo:softmax1 to 3, zoo:n100-100-10 and others
-    (all ten digits); zoo:digits (an energy, for landscapes).
+    """pkg.mod:factory, a .pt2 file, a .safetensors file that names its factory or holds a learned energy, or one of the
+    zoo, trained on the spot: zoo:cnn, zoo:toy (0s and 1s); zoo:dense, zoo:conv, zoo:erf (a minute), zoo:softmax1 to 3,
+    zoo:n100-100-10 and others (all ten digits); zoo:digits (an energy, for landscapes).
     """
 
     weights: Path | None = None
@@ -50,29 +53,6 @@ class Subject(ModelFlags):
 
     observable: str = "logit:1"
     """logit:K, log_odds:K, margin:I:J, log_sum_exp, energy or unit:LAYER:INDEX."""
-
-
-@dataclass(frozen=True)
-class RunFlags:
-    """What every survey takes beside its subject."""
-
-    budget: str = "5 min"
-    """Time or evaluations: "60 s", "5 min", "2 h", "4e6 evaluations"."""
-
-    seed: int = 0
-    """The same seed and evaluations give the same numbers."""
-
-    out: Path = Path("survey")
-    """New folder for survey.zarr, checkpoint.pt, settings.toml and report.html."""
-
-    dry_run: bool = False
-    """Print what would be done and how long it would take; write nothing."""
-
-    overwrite: bool = False
-    """Replace the survey in the folder of --out."""
-
-    config: Path | None = None
-    """A TOML file that says the same as flags; flags beside it win."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +134,9 @@ class LandscapeCommand(SurveyCommand):
     """Of adelm: temperatures of the phase diagram of the two lowest basins; 0 draws none."""
 
     generator: str | None = None
-    """pkg.mod:factory of a network from latent vectors to inputs: the map is made in its latent space."""
+    """pkg.mod:factory of a network from latent vectors to inputs, or a .safetensors file of a generator or of an
+    energy that learned with one: the map is made in its latent space.
+    """
 
     generator_weights: Path | None = None
     """A .safetensors file with the generator's weights."""
@@ -359,9 +341,12 @@ class LipschitzCommand(RunFlags, ModelFlags):
 @dataclass(frozen=True)
 class DemoCommand:
     """Trains classifiers of handwritten digits: surveys one over all inputs, maps the basins of another, and finds how
-    close others' decision boundaries run, how steep they are, what their units mean and where they disagree."""
+    close others' decision boundaries run, how steep they are, what their units mean and where they disagree. Learns an
+    energy from digits, and judges whether it is their density."""
 
-    only: Literal["density", "landscape", "boundary", "stability", "lipschitz", "units", "ensemble"] | None = None
+    only: Literal["density", "landscape", "boundary", "stability", "lipschitz", "units", "ensemble", "learn"] | None = (
+        None
+    )
     """The section to run; all of them when left out."""
 
     budget: str = "4 min"
@@ -451,5 +436,6 @@ Survey = (
     | UnitsCommand
     | EnsembleCommand
     | LipschitzCommand
+    | LearnCommand
 )
 Command = Survey | DemoCommand | ResumeCommand | ReportCommand | CompareCommand | ExportCommand | InspectCommand

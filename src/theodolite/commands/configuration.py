@@ -14,6 +14,7 @@ from theodolite.commands.arguments import (
     DensityCommand,
     EnsembleCommand,
     LandscapeCommand,
+    LearnCommand,
     LipschitzCommand,
     StabilityCommand,
     Survey,
@@ -31,6 +32,7 @@ COMMANDS: dict[str, type[Survey]] = {
     "lipschitz": LipschitzCommand,
     "units": UnitsCommand,
     "ensemble": EnsembleCommand,
+    "learn": LearnCommand,
 }
 
 
@@ -74,7 +76,7 @@ def settings_from(table: dict[str, Any], source: Path) -> Survey:
         )
     given = {key: value for key, value in table.items() if key not in RECORDS}
     _check_keys(given, command, str(source))
-    for key in given.keys() & {"data", "weights", "generator_weights", "density"}:
+    for key in given.keys() & {"data", "weights", "generator_weights", "density", "labels"}:
         given[key] = Path(given[key])
     return COMMANDS[command](**given)
 

@@ -15,6 +15,7 @@ from theodolite.commands.arguments import (
     DensityCommand,
     EnsembleCommand,
     LandscapeCommand,
+    LearnCommand,
     LipschitzCommand,
     StabilityCommand,
     Survey,
@@ -48,8 +49,8 @@ def run(settings: DemoCommand, line: str) -> None:
 
 def _add(name: str, settings: DemoCommand, console: Console) -> None:
     """Add a survey, which has a folder of its own that `theodolite resume` continues, to the page of all."""
-    found = result.open_survey(settings.out / name)[name].to_dataset()
-    result.save(found, settings.out)
+    for found in result.open_survey(settings.out / name).children.values():
+        result.save(found.to_dataset(), settings.out)
     page = write_report(settings.out, settings.out / survey_folder.REPORT)
     console.print(f"Report so far, all sections: {page}", markup=False, soft_wrap=True)
 
@@ -151,6 +152,22 @@ def _ensemble(settings: DemoCommand) -> EnsembleCommand:
     )
 
 
+def _learn(settings: DemoCommand) -> LearnCommand:
+    return LearnCommand(
+        data=settings.data,
+        classes="0,1,2,3",
+        images=1600,
+        held_out=400,
+        # Chains from cooled noise come down slowly: more steps of fewer chains.
+        long_steps=16_000,
+        long_chains=300,
+        budget="100 s",
+        seed=settings.seed,
+        out=settings.out / "learn",
+        overwrite=settings.overwrite,
+    )
+
+
 _IN_ITSELF = "density"  # surveyed in --out itself
 SECTIONS = {  # in the order of the page
     "density": Section(
@@ -172,4 +189,9 @@ SECTIONS = {  # in the order of the page
     "lipschitz": Section("How steep can each layer of a network be? Proven from above, found from below.", _lipschitz),
     "units": Section("Do single neurons mean more than random combinations of them?", _units),
     "ensemble": Section("Do four networks together know where one of them is wrong but sure?", _ensemble),
+    "learn": Section(
+        "Can the density of 0s, 1s, 2s and 3s be learned as an energy, and is it truly theirs? Long runs of the "
+        "energy's own chains judge.",
+        _learn,
+    ),
 }

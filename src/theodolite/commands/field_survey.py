@@ -6,8 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import final
 
+import torch
 import xarray
 from rich.console import Console
+from torch import Tensor
 
 from theodolite.commands.arguments import DensityCommand, LandscapeCommand
 from theodolite.commands.job import LoadedJob, kept_weights
@@ -16,6 +18,7 @@ from theodolite.commands.rate import measure_rate
 from theodolite.commands.subject import Loaded, load
 from theodolite.instruments.density import Density
 from theodolite.instruments.landscape import Landscape
+from theodolite.instruments.proposals import Propose, from_reference
 from theodolite.run import Budget, duration
 
 
@@ -63,8 +66,17 @@ class FieldJob(LoadedJob):
         data = loaded.by_class(self._settings.seed) or None
         passed = {"directory": folder, "resume": resume, "command": line}
         if isinstance(self._instrument, Landscape):
-            return self._instrument.measure(loaded.field, data, label=loaded.namer, **passed)
+            return self._instrument.measure(
+                loaded.field, data, label=loaded.namer, propose=self._starts(data), picture=loaded.picture, **passed
+            )
         return self._instrument.measure(loaded.field, data, **passed)
+
+    def _starts(self, data: dict[str, Tensor] | None) -> Propose | None:
+        """Of a learned energy, whose space is far larger than where its density lies; None: the instrument's own."""
+        learned = self._loaded.learned
+        if learned is None:
+            return None
+        return from_reference(learned.model, torch.cat(list(data.values())) if data else None)
 
 
 def _instrument_of(settings: DensityCommand | LandscapeCommand) -> Density | Landscape:

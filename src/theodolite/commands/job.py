@@ -42,6 +42,10 @@ class Job(ABC):
     def measure(self, folder: Path, line: str, *, resume: bool) -> xarray.Dataset:
         """Survey into ``folder``, or go on there; ``line`` is the command as it was given."""
 
+    def next_steps(self, folder: Path) -> list[str]:
+        """Sentences printed last: what else lies in ``folder``, and what can be made of it."""
+        return []
+
 
 class LoadedJob(Job):
     """A survey of one network or system, ``loaded`` as the flags ``subject`` say."""

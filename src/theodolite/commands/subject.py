@@ -11,9 +11,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from theodolite.commands.arguments import LandscapeCommand, ModelFlags, Subject
+from theodolite.commands.learned_subject import Learned, holds_energy, load_learned
 from theodolite.embedding import OneHot
 from theodolite.errors import UserError
 from theodolite.field import Field
+from theodolite.learning.frame import PixelFrame
 from theodolite.loading import Labelled, choose_classes, load_data, load_model, parse_embedding
 from theodolite.network import Network
 from theodolite.space import DiscreteSpace, parse_space
@@ -33,6 +35,7 @@ from theodolite.zoo.networks import PaperCNN, ToyCNN, initialised
 from theodolite.zoo.stability_networks import STABILITY_RECIPES
 from theodolite.zoo.training import PAPER_ACCURACY, PAPER_SETTINGS, train
 
+Names = Callable[[Tensor], list[str]]
 DATA_LIMIT = 1000
 DIGIT_ENERGY = "zoo:digits"  # the energy of a classifier of digits, made for landscapes
 
@@ -106,6 +109,9 @@ class Loaded:
     sets: dict[str, Labelled]
     labels: tuple[str, ...]
     energy: DigitEnergy | None = None
+    learned: Learned | None = None
+    picture: Callable[[Tensor], Tensor] | None = None  # points -> images, where points are none themselves
+    names: Names | None = None  # of points of another space, that of a generator
 
     def by_class(self, seed: int) -> dict[str, Tensor]:
         """The data as an instrument takes it, a set a class ("test: 1"), up to 1,000 inputs of each drawn
@@ -121,10 +127,15 @@ class Loaded:
         return parts
 
     @property
-    def namer(self) -> Callable[[Tensor], list[str]] | None:
+    def namer(self) -> Names | None:
         """Points ``(n, *shape)`` -> the class a network sees in each, by name; None where there is no network."""
+        if self.names is not None:
+            return self.names
         if self.energy is not None:
             return self.energy.words
+        if self.learned is not None and self.learned.named is not None:
+            named = self.learned.named
+            return lambda points: [self.label(int(k)) for k in named(points)]
         network = self.network
         if network is None or max(len(self.labels), network.n_outputs) < 2:
             return None
@@ -152,7 +163,20 @@ def load(subject: Subject, seed: int, console: Console, weights: Path | None = N
         return _load_digit_classifier(subject, seed, console, weights)
     if str(subject.model).startswith("zoo:"):
         return _load_zoo(subject, seed, console, weights)
+    if holds_energy(str(subject.model)):
+        return _load_learned(subject, seed)
     return _load_network(subject)
+
+
+def _load_learned(subject: Subject, seed: int) -> Loaded:
+    _refuse_beside(subject, "a learned energy", "weights", "space", "embedding")
+    if subject.observable not in ("energy", Subject.observable):
+        raise UserError("observable", "energy for a learned energy", subject.observable, "leave --observable out")
+    classes = None if subject.classes is None else tuple(subject.classes.replace(",", " ").split())
+    learned = load_learned(Path(str(subject.model)), subject.data, classes, seed)
+    model = learned.model
+    picture = None if isinstance(model.frame, PixelFrame) else model.images
+    return Loaded(model.field(), None, learned.sets, learned.classes, None, learned, picture)
 
 
 def _load_system(subject: Subject) -> Loaded:

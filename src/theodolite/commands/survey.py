@@ -9,7 +9,7 @@ from types import ModuleType
 
 from rich.console import Console
 
-from theodolite.commands import boundary, ensemble, field_survey, lipschitz, stability, survey_folder, units
+from theodolite.commands import boundary, ensemble, field_survey, learn, lipschitz, stability, survey_folder, units
 from theodolite.commands.arguments import Survey
 from theodolite.commands.configuration import COMMANDS
 from theodolite.commands.job import Job
@@ -24,6 +24,7 @@ _MODULES: dict[str, ModuleType] = {
     "lipschitz": lipschitz,
     "units": units,
     "ensemble": ensemble,
+    "learn": learn,
 }
 
 
@@ -63,7 +64,8 @@ def survey(job: Job, folder: Path, line: str, *, resume: bool, console: Console)
     found = job.measure(folder, line, resume=resume)
     page = write_report(found, folder / survey_folder.REPORT)
     console.print(str(found["verdict_sentence"].item()), markup=False, soft_wrap=True)
-    console.print(f"Report: {page}", markup=False, soft_wrap=True)
+    for sentence in (f"Report: {page}", *job.next_steps(folder)):
+        console.print(sentence, markup=False, soft_wrap=True)
 
 
 def check_unchanged(job: Job, recorded: str | None, folder: Path) -> None:

@@ -1,5 +1,5 @@
 """The folder of a survey: survey.zarr, checkpoint.pt, settings.toml, report.html and, from the zoo,
-model.safetensors, or the folder models where there are several.
+model.safetensors, or the folder models where there are several; of learning energy.safetensors and images.npz.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ CHECKPOINTS = {
     "lipschitz": "lipschitz.checkpoint.pt",
     "units": "units.checkpoint.pt",
     "ensemble": "ensemble.checkpoint.pt",
+    "learn": "learning.checkpoint.pt",
 }
 REPORT = "report.html"
 WEIGHTS = "model.safetensors"
 MODELS = "models"  # the weights of several networks, one file each
+ENERGY = "energy.safetensors"  # what was learned
+IMAGES = "images.npz"  # what it was learned from
 # What a survey leaves in its folder, and so all that --overwrite may remove.
-FILES = (STORE, SETTINGS, *CHECKPOINTS.values(), REPORT, WEIGHTS, MODELS)
+FILES = (STORE, SETTINGS, *CHECKPOINTS.values(), REPORT, WEIGHTS, MODELS, ENERGY, IMAGES)
 # Settings that say how the command was given, not what is surveyed.
 PASSING = ("out", "dry_run", "overwrite", "config")
 

@@ -23,6 +23,7 @@ from theodolite.instruments import surveying
 from theodolite.instruments.barriers import DISCRETE, REAL
 from theodolite.instruments.landscape_findings import Label, LandscapeFindings, to_dataset
 from theodolite.instruments.landscape_methods import LandscapeSampler, make_sampler
+from theodolite.instruments.landscape_pictures import Picture, check_picture
 from theodolite.instruments.proposals import Propose, from_space_and_data
 from theodolite.run import Budget, Outcome
 
@@ -102,6 +103,7 @@ class Landscape:
         *,
         label: Label | None = None,
         propose: Propose | None = None,
+        picture: Picture | None = None,
         directory: str | Path | None = None,
         resume: bool = False,
         progress: bool = True,
@@ -111,12 +113,15 @@ class Landscape:
 
         ``data``: points ``(n, *shape)`` or named sets of them, from which minima are searched beside random
         points. ``propose(n, generator)`` gives starts instead, and the latent vectors they come from or None
-        (`proposals.from_generator`). ``label`` names points: ``(n, *shape)`` -> n words. ``directory``: where
+        (`proposals.from_generator`). ``label`` names points: ``(n, *shape)`` -> n words. ``picture`` maps points
+        to images ``(n, *image_shape)``, where points are latent vectors or other coordinates. ``directory``: where
         checkpoints and the result are saved; with ``resume`` a run there is continued. Raises UserError and
         FieldError before any work for what will not do; a map that is not complete is a verdict, not an exception.
         """
         starts = _pooled(field, data)
         field.check(surveying.trial_generator())
+        if picture is not None:
+            check_picture(picture, field.space)
         run = surveying.Run.begun(
             "landscape",
             CHECKPOINT,
@@ -129,7 +134,7 @@ class Landscape:
         sampler = make_sampler(self, field, propose or from_space_and_data(field, starts))
         outcome = run.of(sampler, torch.Generator().manual_seed(self.seed), sampler.stop)
         found = sampler.findings(outcome.state, torch.Generator().manual_seed(self.seed))
-        dataset = to_dataset(found, field.space, label, self._attributes(field, found, outcome, command))
+        dataset = to_dataset(found, field.space, label, self._attributes(field, found, outcome, command), picture)
         run.keep(dataset)
         return dataset
 

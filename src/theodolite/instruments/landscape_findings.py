@@ -12,6 +12,7 @@ from torch import Tensor
 
 from theodolite import disconnectivity
 from theodolite.errors import UserError
+from theodolite.instruments.landscape_pictures import Picture, pictures
 from theodolite.instruments.surveying import check_variables
 from theodolite.instruments.verdict import Judgement
 from theodolite.result import validate
@@ -73,11 +74,17 @@ class LandscapeFindings:
 
 
 def to_dataset(
-    found: LandscapeFindings, space: Space, label: Label | None, attributes: Mapping[str, str | int | float]
+    found: LandscapeFindings,
+    space: Space,
+    label: Label | None,
+    attributes: Mapping[str, str | int | float],
+    picture: Picture | None = None,
 ) -> xarray.Dataset:
-    """The landscape dataset of docs/architecture.md, validated against the schema.
+    """The landscape dataset of docs/architecture.md, validated against the schema; with what its points look like
+    where ``picture`` maps them ``(n, *shape)`` to images.
 
-    Raises UserError where more minima are listed than their barrier matrices are worth keeping.
+    Raises UserError where more minima are listed than their barrier matrices are worth keeping, and what
+    `landscape_pictures.pictures` raises.
     """
     if len(found.energy) > _LARGEST_LISTED:
         raise UserError(
@@ -104,6 +111,8 @@ def to_dataset(
     if found.members is not None and len(found.members.energy):
         variables |= _member_variables(found.members, space, label, point_dims)
     coordinates = {"merge_part": (("merge_part",), np.array(disconnectivity.MERGE_PARTS))}
+    if picture is not None:
+        variables |= pictures(picture, space, variables)
     return validate(xarray.Dataset(variables, coordinates, dict(attributes)))
 
 

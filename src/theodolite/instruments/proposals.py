@@ -11,10 +11,12 @@ from torch import Tensor
 
 from theodolite.errors import UserError
 from theodolite.field import Field
+from theodolite.learning.energy import GaussianEnergy
+from theodolite.learning.model import EnergyModel
 from theodolite.sampling.attraction_diffusion import AttractionDiffusion
 from theodolite.search.descent import descend
 from theodolite.search.minimise import minimise
-from theodolite.space import Box, DiscreteSpace
+from theodolite.space import Box, DiscreteSpace, Space
 
 # n, generator -> points (n, *shape), and the latent vectors (n, axis) they were made from, or None
 Propose = Callable[[int, torch.Generator], tuple[Tensor, Tensor | None]]
@@ -49,11 +51,42 @@ def from_generator(field: Field, to_point: Callable[[Tensor], Tensor], dimension
         if tuple(points.shape[1:]) != space.shape:
             got = str(tuple(points.shape))
             raise UserError("propose", f"points of shape (n, {', '.join(map(str, space.shape))})", got, "reshape them")
-        if isinstance(space, Box):
-            points = points.clamp(space.low, space.high)
+        points = _inside(points, space)
         if isinstance(space, DiscreteSpace):
             points = space.from_levels(space.to_levels(points.round()).clamp(0, space.levels - 1))
         return points, latent
+
+    return propose
+
+
+def _inside(points: Tensor, space: Space) -> Tensor:
+    return points.clamp(space.low, space.high) if isinstance(space, Box) else points
+
+
+def from_reference(model: EnergyModel, data: Tensor | None = None) -> Propose:
+    """Draws of the Gaussian that a learned energy is a tilt of; with ``data`` ``(m, *shape)`` every other proposal is
+    one of these instead, with the noise of the data that it was learned from.
+
+    Without a Gaussian in the energy: draws of its space. Noise far outside the density, as a wide box gives it, ends
+    in fewer minima (Hill, Nijkamp and Zhu 2019, eq. 5.3, for the reference density).
+    """
+    space = model.space
+    reference = next((part for part in model.energy.modules() if isinstance(part, GaussianEnergy)), None)
+
+    def noise(n: int, generator: torch.Generator) -> Tensor:
+        if reference is None:
+            return space.draw(n, generator)
+        drawn = torch.randn((n, *space.shape), generator=generator) / reference.precision.sqrt().cpu()
+        return _inside(reference.mean.cpu() + drawn, space)
+
+    def propose(n: int, generator: torch.Generator) -> tuple[Tensor, None]:
+        points = noise(n, generator)
+        if data is not None:
+            chosen = data[torch.randint(0, len(data), (n,), generator=generator)].to(points)
+            noisy = _inside(chosen + model.data_noise * torch.randn(chosen.shape, generator=generator), space)
+            from_data = torch.rand(n, generator=generator) < 0.5
+            points = torch.where(from_data.reshape(-1, *[1] * (points.ndim - 1)), noisy, points)
+        return points, None
 
     return propose
 

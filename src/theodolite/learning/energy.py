@@ -8,6 +8,7 @@ Sources: Hill 2020 (PhD thesis, UCLA), eqs. 1.4, 3.2 and 3.10; Hill, Nijkamp and
 from __future__ import annotations
 
 import abc
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from theodolite.errors import UserError
+from theodolite.learning.stack import Stack
 
 Spec = Mapping[str, Any]
+Evaluator = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Energy(nn.Module, abc.ABC):
@@ -32,12 +35,21 @@ class Energy(nn.Module, abc.ABC):
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """U ``(batch,)`` and dU/dx ``(batch, *shape)``, without a graph and without touching the weights' gradients."""
 
+    def evaluator(self, n: int, dtype: torch.dtype) -> Evaluator:
+        """`value_and_gradient` to call many times, of ``n`` points of ``dtype`` and for the weights as they are now.
+
+        What a call gives is the caller's only until the next, which may overwrite it: an energy so keeps its buffers.
+        """
+        return self.value_and_gradient
+
     @abc.abstractmethod
     def spec(self) -> Spec:
         """Numbers, text and containers from which `build` makes an energy of this structure (not its weights)."""
 
 
 _KINDS: dict[str, Callable[..., Energy]] = {}
+# Modules that register kinds, imported when one of theirs is asked for.
+_HOMES = ("theodolite.learning.convolutions", "theodolite.learning.wrapped")
 
 
 def register(kind: str, make: Callable[..., Energy]) -> None:
@@ -49,6 +61,9 @@ def build(spec: Spec) -> Energy:
     """The energy that ``spec`` describes, with fresh weights. Raises UserError for a kind that there is not."""
     arguments = dict(spec)
     kind = arguments.pop("kind", None)
+    if kind not in _KINDS:
+        for home in _HOMES:
+            importlib.import_module(home)
     if kind not in _KINDS:
         raise UserError("energy", f"one of {', '.join(sorted(_KINDS))}", repr(kind), "use the version that wrote it")
     return _KINDS[kind](**arguments)
@@ -90,6 +105,19 @@ class GaussianEnergy(Energy):
         slope = self.precision * away
         return 0.5 * (slope * away).flatten(1).sum(1), slope
 
+    def evaluator(self, n: int, dtype: torch.dtype) -> Evaluator:
+        away, slope = torch.empty((n, *self.shape), dtype=dtype), torch.empty((n, *self.shape), dtype=dtype)
+        flat, flat_slope = away.view(n, -1), slope.view(n, -1)
+        value = torch.empty(n, dtype=dtype)
+
+        def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
+            torch.sub(x, self.mean, out=away)
+            torch.mul(away, self.precision, out=slope)
+            torch.linalg.vecdot(flat, flat_slope, out=value)
+            return value.mul_(0.5), slope
+
+        return evaluate
+
     def spec(self) -> Spec:
         return {"kind": "gaussian", "shape": list(self.shape)}
 
@@ -118,6 +146,19 @@ class SumEnergy(Energy):
             more, slope = part.value_and_gradient(x)  # type: ignore[operator]
             value, gradient = value + more, gradient + slope
         return value, gradient
+
+    def evaluator(self, n: int, dtype: torch.dtype) -> Evaluator:
+        first, *others = [part.evaluator(n, dtype) for part in self.parts]  # type: ignore[operator]
+
+        def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
+            value, gradient = first(x)
+            for other in others:
+                more, slope = other(x)
+                value.add_(more)
+                gradient.add_(slope)
+            return value, gradient
+
+        return evaluate
 
     def spec(self) -> Spec:
         return {"kind": "sum", "parts": [part.spec() for part in self.parts]}  # type: ignore[operator]
@@ -176,6 +217,11 @@ class MLPEnergy(Energy):
         for layer, sums in zip(reversed(hidden_layers), reversed(before), strict=True):
             gradient = backward(gradient, sums) @ layer.weight  # type: ignore[operator]
         return value, (gradient * self.scale).reshape(x.shape)
+
+    def evaluator(self, n: int, dtype: torch.dtype) -> Evaluator:
+        if dtype != torch.float32 or not self.widths:
+            return self.value_and_gradient
+        return Stack(n, self.shape, list(self.layers), self.activation, self.mean, self.scale)
 
     def spec(self) -> Spec:
         return {"kind": "mlp", "shape": list(self.shape), "widths": list(self.widths), "activation": self.activation}

@@ -16,6 +16,7 @@ from theodolite.errors import UserError
 from theodolite.field import Field, LevelDifferences
 from theodolite.learning.energy import Energy, build
 from theodolite.learning.frame import Frame, build_frame
+from theodolite.learning.generators import GeneratorNetwork, build_generator
 from theodolite.learning.gibbs import LevelEnergy
 from theodolite.network import model_hash
 from theodolite.space import Space, parse_space
@@ -28,17 +29,28 @@ class EnergyModel(nn.Module):
     """``energy`` U over the coordinates of ``frame``, in nats; points lie in ``space``, of the coordinates' shape.
 
     ``data_noise``: the standard deviation of the Gaussian noise that was added to the coordinates of the data, so that
-    what was learned is the density of noisy data. Raises UserError where the shapes do not fit together.
+    what was learned is the density of noisy data. ``generator``: the network that learned along (`cooperative.py`),
+    which makes points of the energy, or None. Raises UserError where the shapes do not fit together.
     """
 
     def __init__(
-        self, energy: Energy, frame: Frame, space: Space, data_noise: float = 0.0, name: str = "energy"
+        self,
+        energy: Energy,
+        frame: Frame,
+        space: Space,
+        data_noise: float = 0.0,
+        name: str = "energy",
+        generator: GeneratorNetwork | None = None,
     ) -> None:
         super().__init__()
         if not energy.shape == frame.shape == space.shape:
             got = f"{energy.shape}, {frame.shape} and {space.shape}"
             raise UserError("energy, frame, space", "one shape", got, "make the energy over the frame's coordinates")
+        if generator is not None and generator.shape != energy.shape:
+            expected = f"a generator of the energy's shape {energy.shape}"
+            raise UserError("generator", expected, f"{generator.shape}", "make it for the points of the energy")
         self.energy, self.frame, self.space = energy, frame, space
+        self.generator = generator
         self.data_noise, self.name = float(data_noise), name
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,6 +86,7 @@ class EnergyModel(nn.Module):
             "space": self.space.spec(),
             "data_noise": self.data_noise,
             "name": self.name,
+            "generator": None if self.generator is None else dict(self.generator.spec()),
         }
         tensors = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, path, metadata={"format": FORMAT, "model": json.dumps(described)})
@@ -94,12 +107,14 @@ def load_energy(path: str | Path) -> EnergyModel:
         raise UserError("energy", "a .safetensors file of a learned energy", str(path), "learn one: theodolite learn")
     with safe_open(path, framework="pt") as opened:
         described = json.loads(opened.metadata()["model"])
+    generator = described.get("generator")
     model = EnergyModel(
         build(described["energy"]),
         build_frame(described["frame"]),
         parse_space(described["space"]),
         described["data_noise"],
         described["name"],
+        None if generator is None else build_generator(generator),
     )
     try:
         model.load_state_dict(load_file(path))

@@ -376,7 +376,7 @@ def narrow_layout(figure: go.Figure) -> dict[str, Any]:
                 changes[f"{name}.{part}"] = list(layout[name][part])[::-2][::-1]
         elif "<br>" in title:
             changes[f"{name}.title.text"] = title.replace("<br>", " ")
-    if "xaxis2" in layout:
+    if "tickvals" in layout.get("xaxis2", {}):
         values = [float(value) for value in layout["xaxis2"]["tickvals"]]
         middle = values.index(0.0) if 0.0 in values else 0
         kept = [index for index in range(len(values)) if (index - middle) % 3 == 0]

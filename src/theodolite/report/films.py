@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from theodolite.report.landscape import looks
+
 MOST_FRAMES = 48
 MOST_STEPS = 240
 _ALL_STEPS = 60_000
@@ -26,12 +28,12 @@ def films(dataset: xr.Dataset, most_frames: int, most_each: int = MOST_FRAMES) -
     `most_frames`: how many frames all paths may have together (at least three a path are kept: its ends and its
     highest point, which is always kept), `most_each` how many one. Steps between frames show the nearest one.
     """
-    shape = dataset["minimum_point"].shape[1:]
+    shape = looks(dataset, "minimum").shape[1:]
     if "path_minimum" not in dataset or not dataset.sizes.get("path", 0):
         return [], np.empty((0, *shape))
     ends = np.asarray(dataset["path_minimum"].values, int)
     energies = np.asarray(dataset["path_energy"].values, float)
-    points = dataset["path_point"].values
+    points = looks(dataset, "path")
     lengths = (
         np.asarray(dataset["path_length"].values, int)
         if "path_length" in dataset

@@ -14,6 +14,8 @@ _FEWEST_SAMPLES = 4
 _LARGEST_SIDE = 64
 _BAR_HEIGHT = 24
 _MOST_BARS = 63
+_STRIP_SIDE = 48
+_GROUND = 128
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,25 @@ def picture(point: np.ndarray, low: float, high: float) -> tuple[np.ndarray, str
     padded[: flat.size] = flat
     colours = "black is spin down, white spin up, grey no spin" if spins else "black lowest, white highest"
     return padded.reshape(-1, columns), f"Coordinates in reading order, {columns} a row; {colours}."
+
+
+def strip(points: np.ndarray, low: float, high: float, columns: int, largest_side: int = _STRIP_SIDE) -> np.ndarray:
+    """Points ``(n, *shape)`` as one picture, `columns` in a line, a pixel of grey between them.
+
+    Tiles of a longer side than `largest_side` are averaged down; the last line is filled with grey.
+    """
+    tiles = [picture(point, low, high)[0] for point in points]
+    factor = max(1, math.ceil(max(tiles[0].shape[:2]) / largest_side))
+    tiles = [coarser(tile, min(factor, *tile.shape[:2])) for tile in tiles]
+    height, width = tiles[0].shape[:2]
+    n_lines = math.ceil(len(tiles) / columns)
+    shape = (n_lines * (height + 1) - 1, columns * (width + 1) - 1, *tiles[0].shape[2:])
+    page = np.full(shape, _GROUND, np.uint8)
+    for place, tile in enumerate(tiles):
+        line, column = divmod(place, columns)
+        top, left = line * (height + 1), column * (width + 1)
+        page[top : top + height, left : left + width] = tile
+    return page
 
 
 def coarser(pixels: np.ndarray, factor: int) -> np.ndarray:

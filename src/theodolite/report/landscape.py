@@ -96,8 +96,8 @@ def basins(dataset: xr.Dataset) -> Basins:
     energy = np.asarray(dataset["energy"].values, float)
     tree = np.asarray(dataset["disconnectivity"].values, float).reshape(-1, 5)
     laid = trunks(tree, energy)
-    shape = dataset["minimum_point"].shape[1:]
-    spins = str(dataset.attrs.get("space", "")).startswith("spins")
+    shape = looks(dataset, "minimum").shape[1:]
+    spins = not pictured(dataset) and str(dataset.attrs.get("space", "")).startswith("spins")
     depth = laid.depth[np.isfinite(laid.depth) & (laid.depth > 0)]
     spread = float(np.median(depth)) if len(depth) else float(np.ptp(energy)) or float(np.abs(energy).max())
     return Basins(
@@ -112,6 +112,17 @@ def basins(dataset: xr.Dataset) -> Basins:
         image=len(shape) >= 2 and min(shape[-2:]) > 1,
         decimals=words.decimals_for(spread / 4),
     )
+
+
+def pictured(dataset: xr.Dataset) -> bool:
+    """Whether the Dataset holds what its points look like, which is then shown in their place."""
+    kinds = [name for name in ("minimum", "member", "path") if f"{name}_point" in dataset]
+    return all(f"{name}_picture" in dataset for name in kinds)
+
+
+def looks(dataset: xr.Dataset, name: str) -> np.ndarray:
+    """Of "minimum", "member" or "path" the pictures where there are any, else the points themselves."""
+    return np.asarray(dataset[f"{name}_{'picture' if pictured(dataset) else 'point'}"].values)
 
 
 def point_kind(shape: tuple[int, ...], spins: bool) -> str:

@@ -8,7 +8,7 @@ import xarray as xr
 
 from theodolite.report import films, images, sheets, words
 from theodolite.report.disconnectivity_figure import colour_groups, energy_range
-from theodolite.report.landscape import Basins
+from theodolite.report.landscape import Basins, looks, pictured
 from theodolite.report.parts import plain
 from theodolite.report.themes import LIGHT
 
@@ -25,7 +25,9 @@ def landscape_script(dataset: xr.Dataset, found: Basins) -> dict[str, Any]:
     """The section's data as numbers and text that JSON can hold; pictures and paths thinned to what a page carries."""
     ends, n = found.trunks, len(found.energy)
     space = str(dataset.attrs.get("space", ""))
-    values = np.asarray(dataset["minimum_point"].values)
+    values = looks(dataset, "minimum")
+    # Pictures have a range of their own, whatever the space of the points is.
+    space = "" if pictured(dataset) else space
     low, high = images.value_range(space, values.astype(float))
     shape = values.shape[1:]
     drawable = found.kind in ("picture", "vector")
@@ -119,7 +121,7 @@ def _members(
         kept.append(rows[np.unique(np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(int))])
     chosen = np.concatenate(kept).astype(int)
     drawable = found.kind in ("picture", "vector")
-    drawn = sheets.sheet(dataset["member_point"].values[chosen], low, high) if drawable else None
+    drawn = sheets.sheet(looks(dataset, "member")[chosen], low, high) if drawable else None
     labels = dataset["member_label"].values[chosen] if "member_label" in dataset else None
     return {
         "sheet": drawn.plain() if drawn else None,

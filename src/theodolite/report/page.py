@@ -17,6 +17,7 @@ from theodolite.report import words
 from theodolite.report.boundary_section import boundary_section
 from theodolite.report.ensemble_section import ensemble_section
 from theodolite.report.landscape_section import landscape_section
+from theodolite.report.learning_section import learning_section
 from theodolite.report.lipschitz_section import lipschitz_section
 from theodolite.report.overlay_section import overlay_section
 from theodolite.report.section import density_section
@@ -34,6 +35,7 @@ _SECTIONS: dict[str, Callable[[xr.Dataset, str], dict[str, Any]]] = {
     "stability": stability_section,
     "lipschitz": lipschitz_section,
     "units": units_section,
+    "learning": learning_section,
     "ensemble": ensemble_section,
 }
 

@@ -15,7 +15,6 @@ from theodolite.report.units import UnitFindings, percent
 _ROWS = 10  # directions shown of each kind, evenly spread from the purest to the least pure
 _PICTURES = 10
 _MOST_UNITS = 500  # rows of the table
-_LARGEST_SIDE = 48
 _KINDS = (("unit", "Units"), ("random", "Random directions"), ("principal", "Principal directions"))
 
 
@@ -163,12 +162,7 @@ def _name(dataset: xr.Dataset, kind: str, direction: int) -> str:
 
 def _strip(points: np.ndarray, low: float, high: float) -> dict[str, Any]:
     """The inputs side by side as one picture, a pixel of ground between them."""
-    tiles = [images.picture(point, low, high)[0] for point in points]
-    factor = max(1, math.ceil(max(tiles[0].shape[:2]) / _LARGEST_SIDE))
-    tiles = [images.coarser(tile, factor) for tile in tiles]
-    gap = np.full((tiles[0].shape[0], 1, *tiles[0].shape[2:]), 128, np.uint8)
-    parts = [part for tile in tiles for part in (tile, gap)][:-1]
-    pixels = np.concatenate(parts, axis=1)
+    pixels = images.strip(points, low, high, len(points))
     return {"picture": images.data_uri(pixels), "width": pixels.shape[1], "height": pixels.shape[0]}
 
 

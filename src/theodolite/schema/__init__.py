@@ -8,12 +8,13 @@ from theodolite.schema.boundary import BOUNDARY
 from theodolite.schema.density import DENSITY
 from theodolite.schema.ensemble import ENSEMBLE
 from theodolite.schema.landscape import LANDSCAPE
+from theodolite.schema.learning import LEARNING
 from theodolite.schema.lipschitz import LIPSCHITZ
 from theodolite.schema.stability import STABILITY
 from theodolite.schema.units import UNITS
 from theodolite.schema.variable import Variable as Variable
 
-SCHEMA: tuple[Variable, ...] = DENSITY + LANDSCAPE + BOUNDARY + STABILITY + UNITS + ENSEMBLE + LIPSCHITZ
+SCHEMA: tuple[Variable, ...] = DENSITY + LANDSCAPE + BOUNDARY + STABILITY + UNITS + ENSEMBLE + LIPSCHITZ + LEARNING
 
 ATTRIBUTES: dict[str, str] = {
     "instrument": 'the question asked: "density", "landscape" or "boundary"',
@@ -46,6 +47,12 @@ ATTRIBUTES: dict[str, str] = {
     "reference": "number of reference points from which searches could start",
     "sure": "of ensembles: an answer given more than this probability is sure",
     "doubt": "of ensembles: a sure answer is doubted where the mean gives it less than this probability",
+    "energy_sentence": "of learning: the energy's network in words",
+    "n_images": "of learning: images learned from",
+    "n_held_out": "of learning: images kept apart to judge by",
+    "data_noise": "of learning: standard deviation of the noise added to the images, input units",
+    "explained": "of learning: share of the images' variance that the principal components keep",
+    "advice": "of learning: what to change where the verdict is not convergent; empty where it is",
     "levels_observable": "of ensembles: the observable of the density survey whose levels were looked at",
 }
 REQUIRED_ATTRIBUTES = ("instrument", "observable", "space", "log_volume", "method", "seed")

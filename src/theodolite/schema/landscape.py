@@ -8,6 +8,7 @@ _row = Rows("landscape")
 
 LANDSCAPE = (
     _row("minimum_point", "minimum point_*", "space", "the lowest known state of each basin, rising in energy", True),
+    _row("minimum_picture", "minimum picture_*", "image", "what the minima look like, where points are no images"),
     _row("energy", "minimum", "observable", "its energy", True),
     _row("member_count", "minimum", "-", "minima (or states, where exact) sorted into the basin"),
     _row("minimum_label", "minimum", "-", "the class or name the field's network gives it, where it gives one"),
@@ -37,8 +38,10 @@ LANDSCAPE = (
     _row("path_minimum", "path path_end", "-", "the two minima a path joins; the paths span the tree"),
     _row("path_length", "path", "-", "number of its points"),
     _row("path_point", "path path_step point_*", "space", "the points of each path, padded with the last one"),
+    _row("path_picture", "path path_step picture_*", "image", "what the points of each path look like"),
     _row("path_energy", "path path_step", "observable", "the energies along it; NaN where padded"),
     _row("member_point", "member point_*", "space", "minima found on the way, some of each basin"),
+    _row("member_picture", "member picture_*", "image", "what they look like"),
     _row("member_energy", "member", "observable", "their energies"),
     _row("basin", "member", "-", "the minimum whose basin a member belongs to"),
     _row("member_label", "member", "-", "the class or name the field's network gives it"),

@@ -8,7 +8,8 @@ from typing import final
 
 @dataclass(frozen=True)
 class Variable:
-    """A row of the schema. Dim ``point_*`` stands for ``point_0``, ``point_1``, ...: the axes of a point."""
+    """A row of the schema. Dim ``point_*`` stands for ``point_0``, ``point_1``, ...: the axes of a point; so do
+    ``image_*`` and ``picture_*`` for those of an image or a picture."""
 
     instrument: str
     name: str

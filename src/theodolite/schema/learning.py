@@ -1,0 +1,71 @@
+"""The rows of the schema for learning: traces of the training, its long runs, what they are checked against."""
+
+from __future__ import annotations
+
+from theodolite.schema.variable import Rows, judged
+
+_row = Rows("learning")
+
+LEARNING = (
+    _row(
+        "energy_difference",
+        "update",
+        "nats",
+        "d_s: mean energy of the batch of data minus that of the chains, before each update",
+        True,
+    ),
+    _row("langevin_gradient", "update", "nats/input unit", "r_t: mean length of the energy's slope along the chains"),
+    _row("acceptance", "update", "-", "accepted share of the moves; NaN without Metropolis correction"),
+    _row("step_size", "update", "input units", "epsilon, the standard deviation of a step's noise"),
+    _row("learning_rate", "update", "-", "of the optimiser"),
+    _row("optimiser", "update", "-", "0: Adam, 1: SGD"),
+    _row("energy_difference_mean", "", "nats", "over the second half of the updates"),
+    _row("energy_difference_error", "", "nats", "its standard error, corrected for correlation"),
+    _row("energy_difference_correlation", "lag", "-", "autocorrelation of d_s about its mean"),
+    _row("langevin_gradient_correlation", "lag", "-", "autocorrelation of r_t about its mean"),
+    _row("signed_lag", "signed_lag", "updates", "by how many updates r_t comes later than d_s"),
+    _row("cross_correlation", "signed_lag", "-", "of d_s with r_t that many updates later, both about their means"),
+    _row("correlation_error", "", "-", "standard deviation of such a correlation if there were none (Bartlett 1946)"),
+    _row("oscillation", "", "-", '"strong", "weak" or "undecided"'),
+    _row(
+        "run",
+        "run",
+        "-",
+        '"data", "held out", "short run", "long run from data" or "long run from noise"',
+        True,
+    ),
+    _row("run_energy", "run chain", "nats", "energies of the points of each row; NaN: fewer points", True),
+    _row("run_sentence", "run", "-", "how the row's points were made"),
+    _row("run_image", "run example image_*", "input units", "some of each row, drawn by the seed; NaN: fewer"),
+    _row("class_name", "class", "-", 'names of the classes, or "cluster 1" ... where no labels were given'),
+    _row("run_class_share", "run class", "-", "share of the row's points that are of each class"),
+    _row("run_class_share_low", "run class", "-", "lower end of its exact 95% interval (Clopper and Pearson)"),
+    _row("run_class_share_high", "run class", "-", "upper end"),
+    _row("trace_step", "step", "-", "steps of the long runs at which energies were kept"),
+    _row("trace_energy", "run step", "nats", "mean energy of the chains; NaN for rows that are no long runs"),
+    _row("trace_energy_low", "run step", "nats", "10% quantile over the chains"),
+    _row("trace_energy_high", "run step", "nats", "90% quantile over the chains"),
+    _row(
+        "statistic_name",
+        "statistic",
+        "-",
+        '"energy difference", "deviation ratio", "class variation", "Frechet ratio", "Kolmogorov-Smirnov"',
+    ),
+    _row("statistic", "run statistic", "see its name", "each row against the noisy training data; NaN: not taken"),
+    _row("statistic_low", "run statistic", "see its name", "lower end of its 95% bootstrap interval over chains"),
+    _row("statistic_high", "run statistic", "see its name", "upper end"),
+    _row("plane_0", "axis_0", "input units", "first coordinate of the grid of a problem of one or two coordinates"),
+    _row("plane_1", "axis_1", "input units", "second coordinate; 0 where there is one only"),
+    _row("log_density", "axis_0 axis_1", "nats", "ln p of the learned energy, exact on the grid"),
+    _row("true_log_density", "axis_0 axis_1", "nats", "ln q of the data, where it was given"),
+    _row("divergence", "", "nats", "KL(q to p) on the grid"),
+    _row("reverse_divergence", "", "nats", "KL(p to q) on the grid"),
+    _row("mode_mass", "mode", "-", "probability of each mode of q under p"),
+    _row("true_mode_mass", "mode", "-", "the same under q"),
+    _row("noise_scale", "noise_scale", "-", "gamma of Hill (2021), eq. 3.6"),
+    _row("lyapunov_exponent", "noise_scale", "1/time", "maximal, of dX = -dU dt + gamma sqrt(2) dB"),
+    _row("lyapunov_exponent_low", "noise_scale", "1/time", "lower end of its 95% interval over chains"),
+    _row("lyapunov_exponent_high", "noise_scale", "1/time", "upper end"),
+    _row("noise_scale_image", "noise_scale example image_*", "input units", "states of long runs at each gamma"),
+    *judged("learning", '"convergent", "non-convergent" or "undecided"'),
+)
