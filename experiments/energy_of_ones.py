@@ -79,7 +79,8 @@ def main() -> None:
     parser.add_argument("--long-steps", type=int, default=1000, help="of the runs that judge")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", default="10 min", help="of the density survey")
-    parser.add_argument("--particles", type=int, default=128, help="of annealed importance sampling")
+    parser.add_argument("--particles", type=int, default=1024, help="of annealed importance sampling")
+    parser.add_argument("--fineness", type=int, default=16, help="lambdas of annealing a temperature of its pilot")
     parser.add_argument("--out", type=Path, help="folder for the reports and the figures")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
@@ -125,9 +126,8 @@ def main() -> None:
 
     surveyed = log_partition(density, -1.0)
     began = time.process_time()
-    annealed = AnnealedImportance(field, -1.0, n_particles=arguments.particles).run(
-        torch.Generator().manual_seed(arguments.seed + 1)
-    )
+    annealing = AnnealedImportance(field, -1.0, n_particles=arguments.particles, per_temperature=arguments.fineness)
+    annealed = annealing.run(torch.Generator().manual_seed(arguments.seed + 1))
     print(f"ln Z by the density of states: {surveyed.log_partition:.2f} [{surveyed.low:.2f}, {surveyed.high:.2f}]")
     print(
         f"  p lies between the energies {surveyed.low_level:.1f} and {surveyed.high_level:.1f}; whole: {surveyed.whole}"

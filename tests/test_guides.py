@@ -70,7 +70,7 @@ SHORTER = {
 LEFT_BEHIND = {
     "landscape.md": (6, {"glass.html", "digits.html"}, "basins are deeper than"),
     "boundary.md": (4, {"boundary.html"}, "changed below the middle: 0.0 whole: True"),
-    "learning.md": (4, {"learned.html", "map.html"}, "from the density of states"),
+    "learning.md": (5, {"learned.html", "map.html"}, "from the density of states"),
     "lipschitz.md": (2, {"slopes.html"}, "because of LayerNorm"),
     "stability.md": (3, {"stability.html"}, "made for softmax, amplified to 0.1"),
     "units.md": (3, {"units.html"}, "after Holm's correction"),

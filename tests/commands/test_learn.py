@@ -73,6 +73,19 @@ def test_a_run_that_its_budget_ended_goes_on_to_the_same_end_with_the_same_image
     assert learned("run").drop_attrs().identical(learned("whole").drop_attrs())
 
 
+def test_noise_scales_bring_exponents_and_their_pictures_into_the_report(folder):
+    flags = [*FLAGS, "--noise-scales", "2,0.5", "--noise-time", "0.02", "--out", "run"]
+    assert main(flags) == 0
+    survey = learned("run")
+    assert survey.noise_scale.values.tolist() == [2.0, 0.5]
+    assert (survey.lyapunov_exponent_low <= survey.lyapunov_exponent_high).all()
+    # Four components: the short run's grey values spread with the noise that drives them.
+    spread = survey.noise_scale_image.std(("example", "image_0", "image_1", "image_2")).values
+    assert spread[0] > spread[1]
+    page = (folder / "run" / "report.html").read_text()
+    assert "γ = 0.5" in page and "γ = 2" in page
+
+
 def test_a_folder_of_image_files_without_classes_and_one_texture(folder):
     arrays = np.load("bars.npz")
     (folder / "files").mkdir()
@@ -125,8 +138,9 @@ def test_a_dry_run_tells_the_settings_and_the_time_and_writes_nothing(folder, ca
         "--betas",
         "0,0.9",
     ]
-    assert main([*flags, "--dry-run"]) == 0
+    assert main([*flags, "--noise-scales", "0.5,1", "--dry-run"]) == 0
     told = " ".join(capsys.readouterr().out.split())
+    assert "Then noise scales 0.5, 1, 25 units of time each" in told
     assert "40 of maximum likelihood" in told and "step 0.1 input units" in told and "about " in told
     assert "Dry run: nothing was written." in told and not (folder / "survey").exists()
 
@@ -158,6 +172,9 @@ def test_a_dry_run_tells_the_settings_and_the_time_and_writes_nothing(folder, ca
         ([*FLAGS, "--dynamics", "langevin"], "step_size"),
         ([*FLAGS, "--budget", "0 s"], "budget"),
         ([*FLAGS, "--patch", "x"], "patch"),
+        ([*FLAGS, "--noise-scales", "some"], "noise_scales"),
+        ([*FLAGS, "--noise-scales", "1,-1"], "noise_scales"),
+        ([*FLAGS, "--noise-scales", "1", "--noise-time", "0"], "noise_time"),
     ],
 )
 def test_wrong_flags_are_one_line_and_nothing_is_written(folder, capsys, flags, words):
@@ -170,3 +187,19 @@ def test_wrong_flags_are_one_line_and_nothing_is_written(folder, capsys, flags, 
     told = capsys.readouterr().err
     assert words in told and told.count("\n") == 1
     assert not (folder / "run").exists()
+
+
+def test_grey_levels_are_learned_by_gibbs_sampling(folder, capsys):
+    flags = ["learn", "--data", "bars.npz", "--images", "100", "--held-out", "20", "--size", "4", "--widths", "8"]
+    flags += ["--warm-updates", "5", "--updates", "5", "--steps", "1", "--batch", "16", "--long-steps", "0"]
+    assert main([*flags, "--dynamics", "gibbs", "--levels", "3", "--out", "grey"]) == 0
+    survey = learned("grey")
+    assert survey.attrs["levels"] == 3 and survey["acceptance"].isnull().all()
+    assert th.load_energy("grey/energy.safetensors").space.spec() == "grid:1x4x4:3"
+    told = capsys.readouterr().out
+    [line] = [line for line in told.splitlines() if line.startswith("Map it: theodolite landscape ")]
+    assert main([*line.removeprefix("Map it: theodolite ").split(), "--dry-run"]) == 0
+    assert main([*flags, "--dynamics", "gibbs", "--dry-run"]) == 0
+    assert "gibbs over 8 grey levels" in capsys.readouterr().out.replace("\n", " ")
+    assert main([*flags, "--levels", "3", "--out", "none"]) == 2
+    assert "levels" in capsys.readouterr().err

@@ -9,6 +9,8 @@ from torch import nn
 
 from theodolite.errors import UserError
 from theodolite.instruments.learning import CHECKPOINT, ENERGY, Learning
+from theodolite.instruments.learning_sampler import LearningSampler
+from theodolite.instruments.learning_task import prepare
 from theodolite.learning.energy import MLPEnergy
 from theodolite.learning.maximum_likelihood import TRACES
 from theodolite.learning.model import load_energy
@@ -64,10 +66,22 @@ def test_the_dataset_is_complete_and_consistent():
     # The plane's density integrates to 1.
     cell = np.diff(survey["plane_0"].values)[0] * np.diff(survey["plane_1"].values)[0]
     assert np.exp(survey["log_density"].values).sum() * cell == pytest.approx(1, abs=0.02)
+    # ln p is -U - ln Z, cell by cell.
+    corner = torch.tensor([[survey["plane_0"].values[90], survey["plane_1"].values[80]]], dtype=torch.float32)
+    log_density = -float(model.energy(corner).detach()) - float(survey["log_partition"])
+    assert survey["plane_outcome"].item() == "resolved" and 0 <= float(survey["log_partition_error"]) < 2e-3
+    assert float(survey["log_density"].values[90, 80]) == pytest.approx(log_density, abs=1e-3)
     assert survey.attrs["n_images"] == 200 and survey.attrs["n_held_out"] == 200
     data = survey["run"].values.tolist().index("data")
     energy = model.energy(model.points(torch.as_tensor(survey["run_image"].values[data])))
     assert set(energy.detach().numpy().round(3)) <= set(survey["run_energy"].values[data].astype("f4").round(3))
+
+
+@pytest.mark.parametrize(("dim", "chains", "expected"), [(3, 2000, 10), (2, 2000, 40), (2, 500, 20), (2, 60, 10)])
+def test_clusters_are_finer_in_the_plane_where_chains_fill_them(dim, chains, expected):
+    settings = Learning(**(SMALL | {"long_chains": chains}))
+    sampler = LearningSampler(settings, prepare(settings, points(n=2000, dim=dim)[0]))
+    assert len(sampler.reference.classes.names) == expected
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -313,7 +327,6 @@ def spoiled(value):
         ("energy", points()[0], {}, {"energy": "mlp"}),
         ("energy", points()[0], {}, {"energy": MLPEnergy((2,), (4,))}),
         ("truth", pictures(), {}, {"truth": lambda x: x.sum(1)}),
-        ("dynamics", points()[0], {"dynamics": "gibbs"}, {}),
     ],
 )
 def test_inputs_that_will_not_do(argument, images, options, known):

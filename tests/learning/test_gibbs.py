@@ -9,9 +9,9 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from theodolite.errors import UserError
-from theodolite.learning.energy import GaussianEnergy, MLPEnergy, SumEnergy, build, by_autograd
+from theodolite.learning.energy import Energy, GaussianEnergy, MLPEnergy, Spec, SumEnergy, build, by_autograd
 from theodolite.learning.frame import build_frame
-from theodolite.learning.gibbs import LevelEnergy, LevelFrame, gibbs_sweep
+from theodolite.learning.gibbs import GibbsDynamics, LevelEnergy, LevelFrame, gibbs_sweep
 
 
 def small_energy(seed: int = 0, shape: tuple[int, ...] = (1, 2, 2), levels: int = 3) -> LevelEnergy:
@@ -67,15 +67,60 @@ def test_one_sweep_leaves_the_law_as_it_is() -> None:
     assert float((seen - law).abs().max()) < 5 * float((law / len(after)).sqrt().max())
 
 
-def test_the_first_layer_kept_up_to_date_is_the_whole_network() -> None:
-    energy = small_energy(1, (1, 3, 3), 4)
-    # The same network inside a sum is evaluated whole.
-    whole = LevelEnergy(SumEnergy([energy.inner, GaussianEnergy((1, 3, 3), 0.0, 1e6)]), 4)
-    level = torch.randint(0, 4, (50, 1, 3, 3), generator=torch.Generator().manual_seed(2))
+@pytest.mark.parametrize("n_gaussians", [0, 1, 2])
+@pytest.mark.parametrize("network_first", [True, False])
+def test_the_first_layer_kept_up_to_date_is_the_whole_network(n_gaussians: int, network_first: bool) -> None:
+    network = small_energy(1, (1, 3, 3), 4).inner
+    generator = torch.Generator().manual_seed(4)
+    mean = torch.randn(n_gaussians, 1, 3, 3, generator=generator) / 2
+    gaussians = [GaussianEnergy((1, 3, 3), one, 0.4 + torch.rand(1, 3, 3, generator=generator)) for one in mean]
+    parts = [network, *gaussians] if network_first else [*gaussians, network]
+    energy = LevelEnergy(SumEnergy(parts) if n_gaussians else network, 4)
+    # A sum inside a sum is evaluated whole.
+    whole = LevelEnergy(SumEnergy([energy.inner]), 4) if n_gaussians else LevelEnergy(_Whole(network), 4)
+    level = torch.randint(0, 4, (200, 1, 3, 3), generator=torch.Generator().manual_seed(2))
     fast, _ = gibbs_sweep(energy, level, torch.Generator().manual_seed(3))
     slow, _ = gibbs_sweep(whole, level, torch.Generator().manual_seed(3))
     # Rounding may tip a draw, rarely.
     assert float((fast == slow).double().mean()) > 0.99
+    if n_gaussians:
+        bare, _ = gibbs_sweep(LevelEnergy(network, 4), level, torch.Generator().manual_seed(3))
+        assert float((fast == bare).double().mean()) < 0.9
+
+
+class _Whole(Energy):
+    """A network of which nothing is known but what it gives."""
+
+    def __init__(self, network: Energy) -> None:
+        super().__init__()
+        self.network, self.shape = network, network.shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network.value_and_gradient(x)
+
+    def spec(self) -> Spec:
+        return self.network.spec()
+
+
+def test_chains_of_learning_are_swept() -> None:
+    energy = small_energy(5)
+    dynamics = GibbsDynamics(3, energy.rows_a_sweep)
+    assert dynamics.rows == 3 * 4 * 3 + 1 and not dynamics.adapts
+    point = torch.randint(0, 3, (50, 1, 2, 2), generator=torch.Generator().manual_seed(1)).float()
+    after, moves = dynamics.moved(energy, point, float("nan"), torch.Generator().manual_seed(2))
+    level, generator = point.long(), torch.Generator().manual_seed(2)
+    for _ in range(3):
+        level, _ = gibbs_sweep(energy, level, generator)
+    assert after.dtype == point.dtype and torch.equal(after.long(), level)
+    # The slope is in grey values, of which a level is one here.
+    _, slope = energy.inner.value_and_gradient(after - 1)
+    assert moves.gradient_norm == pytest.approx(float(slope.flatten(1).norm(dim=1).mean()), rel=1e-5)
+    assert np.isnan(moves.acceptance)
+    with pytest.raises(UserError, match="levels"):
+        dynamics.moved(GaussianEnergy((1, 2, 2)), point, 1.0, generator)
 
 
 def test_slopes_are_with_respect_to_levels() -> None:

@@ -40,6 +40,27 @@ def test_quadratic_energies_have_their_least_curvature_at_every_noise():
     assert found.state.shape == (3, 6, 3)
 
 
+@pytest.mark.parametrize(("slope", "outcome"), [(1.0, "measured"), (float("nan"), "diverged")])
+def test_an_energy_without_curvature_or_without_numbers_is_an_outcome(slope, outcome):
+    class Slope(Energy):
+        """U = slope * x: pairs keep their distance."""
+
+        shape = (2,)
+
+        def forward(self, x):
+            return slope * x.sum(1)
+
+        def value_and_gradient(self, x):
+            return self(x), torch.full_like(x, slope)
+
+        def spec(self):
+            return {}
+
+    found = measured(Slope(), normal(4, 2), noise_scales=(0.0, 1.0), time=1.0, settling=0.1)
+    assert found.outcome == (outcome,) * 2
+    assert outcome == "diverged" or found.exponent == pytest.approx(np.zeros(2), abs=1e-6)
+
+
 def test_long_run_states_have_the_temperature_of_their_noise():
     found = measured(
         GaussianEnergy((8,)), normal(150, 8), noise_scales=(0.0, 0.5, 2.0), time=1.0, settling=9.0, step=0.05

@@ -16,6 +16,7 @@ NAMES = (
     "expansion only",
     "contraction only",
     "plane",
+    "gibbs",
 )
 
 

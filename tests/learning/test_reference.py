@@ -6,6 +6,7 @@ import torch
 
 from theodolite.errors import UserError
 from theodolite.learning.reference import Reference
+from theodolite.systems.planar import gaussian_ring
 
 CENTRES = torch.tensor([[4.0, 0, 0, 0], [0, 4.0, 0, 0], [0, 0, 4.0, 0]])
 
@@ -52,6 +53,24 @@ def test_clusters_find_the_groups() -> None:
     assert table.max(1).sum() > 295
     assert sorted(table.argmax(1)) == [0, 1, 2]
     assert not reference.classes.labelled
+
+
+def test_in_the_plane_clusters_see_modes_that_are_blurred_into_a_ring() -> None:
+    """Every point of the ring lies as far out as the modes do: only where along it differs."""
+    known = gaussian_ring()
+    points, fresh = (known.draw(4000, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    angle = 6.283 * torch.rand(4000, generator=torch.Generator().manual_seed(2))
+    blurred = fresh.norm(dim=1, keepdim=True) * torch.stack([angle.cos(), angle.sin()], 1)
+    reference = Reference.of(points, 0.0, torch.Generator().manual_seed(3), n_clusters=40)
+
+    def variation(others: torch.Tensor) -> float:
+        told = [reference.classes.of(reference.features(x)) for x in (points, others)]
+        shares = [np.bincount(classes, minlength=40) / len(classes) for classes in told]
+        return 0.5 * float(np.abs(shares[0] - shares[1]).sum())
+
+    assert len(reference.classes.names) == 40
+    assert variation(fresh) < 0.07
+    assert variation(blurred) > 0.15
 
 
 def test_starts_are_spread_over_the_classes() -> None:

@@ -219,7 +219,12 @@ def test_planes_show_both_densities_and_the_points():
     assert figure.data[0].zmax == figure.data[1].zmax == pytest.approx(expected.max())
     np.testing.assert_array_equal(np.array(figure.data[2].x), survey.run_image.values[3, :, 0])
     assert mode_rows(survey)[0] == ["1", "0.333", "0.900", "0.567"]
-    assert plane_rows(survey)[0] == ("KL from data to model", "0.0210 nats")
+    assert plane_rows(survey) == [
+        ("KL from data to model", "0.0210 ± 0.0004 nats"),
+        ("KL from model to data", "0.0240 nats"),
+        ("ln Z of the energy", "−1.90 ± 0.0002 nats"),
+        ("The grid", "too coarse for its tolerance"),
+    ]
     section = learning_section(survey, "learning")
     assert not section["rows"] and "points" in section["drawn"] and "classes" not in section["drawn"]
 

@@ -79,7 +79,7 @@ def _landscape(settings: DemoCommand) -> LandscapeCommand:
         alpha=500.0,
         improvement_limit=300,
         proposals=60,
-        budget="100 s",
+        budget="2 min",
         seed=settings.seed,
         out=settings.out / "landscape",
         overwrite=settings.overwrite,
@@ -161,7 +161,7 @@ def _learn(settings: DemoCommand) -> LearnCommand:
         # Chains from cooled noise come down slowly: more steps of fewer chains.
         long_steps=16_000,
         long_chains=300,
-        budget="100 s",
+        budget="2 min",
         seed=settings.seed,
         out=settings.out / "learn",
         overwrite=settings.overwrite,

@@ -21,6 +21,7 @@ from theodolite.commands.learn_arguments import LearnCommand
 from theodolite.errors import UserError
 from theodolite.instruments import learning_task
 from theodolite.instruments.learning import Learning
+from theodolite.learning.gibbs import LevelEnergy, gibbs_sweep
 from theodolite.learning.recipes import recipe
 from theodolite.run import duration
 from theodolite.zoo.pictures import Pictures, PictureSettings, pictures_from, zoo_pictures
@@ -139,9 +140,14 @@ class LearnJob(Job):
         )
 
     def _rows_a_second(self, task: learning_task.LearningTask) -> float:
-        """Rows of the energy with its slope, in batches as learning makes them."""
+        """Rows of the energy with its slope, in batches as learning makes them; with Gibbs, those of one sweep."""
         rows = torch.arange(self._instrument.batch) % len(task.data.point)
         points = task.data.point[rows]
+        energy = task.model.energy
+        if isinstance(energy, LevelEnergy):
+            begun = time.perf_counter()
+            gibbs_sweep(energy, points.long(), torch.Generator().manual_seed(0))
+            return len(points) * energy.rows_a_sweep / (time.perf_counter() - begun)
         task.model.energy.value_and_gradient(points)
         begun = time.perf_counter()
         for _ in range(_TIMED_BATCHES):
@@ -186,10 +192,18 @@ def _wholes(argument: str, text: str) -> tuple[int, ...]:
 
 
 def _betas(argument: str, text: str) -> tuple[float, ...]:
+    return _numbers(argument, text, "two numbers with a comma between", "for example 0.5,0.99")
+
+
+def _noise_scales(argument: str, text: str) -> tuple[float, ...]:
+    return _numbers(argument, text, "numbers with commas between", "for example 0.5,1,2")
+
+
+def _numbers(argument: str, text: str, expected: str, remedy: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in str(text).split(","))
     except ValueError:
-        raise UserError(argument, "two numbers with a comma between", repr(text), "for example 0.5,0.99") from None
+        raise UserError(argument, expected, repr(text), remedy) from None
 
 
 def _components(argument: str, text: str) -> int | str | None:
@@ -219,6 +233,7 @@ def _number(argument: str, text: str, expected: str) -> float:
 _READ: dict[str, Callable[[str, Any], Any]] = {
     "widths": _wholes,
     "betas": _betas,
+    "noise_scales": _noise_scales,
     "components": _components,
     "prior": _prior,
     "step_size": _step_size,

@@ -103,11 +103,14 @@ class LearnCommand(RunFlags):
     dynamics: Literal["mala", "langevin", "gibbs"] | None = None
     """Langevin steps with Metropolis correction or without, or Gibbs sampling of grey levels."""
 
+    levels: int | None = None
+    """Grey levels that pixels are rounded to, with gibbs; 8 when left out."""
+
     noise: float | None = None
     """Of the Langevin steps: 1, or 0 for plain descent."""
 
     steps: int | None = None
-    """Langevin steps an update."""
+    """Langevin steps, or Gibbs sweeps, an update."""
 
     step_size: str | None = None
     """In input units, or auto: adapted to the acceptance."""
@@ -119,7 +122,15 @@ class LearnCommand(RunFlags):
     """Which updates are made: all, or one kind, which spoils the learning on purpose."""
 
     long_steps: int | None = None
-    """Of the long runs that judge."""
+    """Steps, or sweeps, of the long runs that judge."""
 
     long_chains: int | None = None
     """Chains of the long runs."""
+
+    noise_scales: str | None = None
+    """Scales of the noise, such as 0.5,1,2, at which the learned energy is tested for chaos (Lyapunov exponents) and
+    sampled; 1 is the temperature of learning.
+    """
+
+    noise_time: float | None = None
+    """Time units of each such test; a Langevin step of size epsilon is epsilon^2 / 2 of one."""

@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from theodolite.errors import UserError
 from theodolite.instruments import surveying
 from theodolite.instruments.learning_findings import to_dataset
+from theodolite.instruments.learning_noise_scales import with_noise_scales
 from theodolite.instruments.learning_sampler import LearningSampler
 from theodolite.instruments.learning_task import LearningTask, prepare
 from theodolite.learning.bank import BANK_STARTS, INITIALISATIONS
 from theodolite.learning.energy import ACTIVATIONS
+from theodolite.learning.lyapunov import LyapunovSettings
 from theodolite.learning.maximum_likelihood import UPDATES_KEPT
 from theodolite.learning.model import EnergyModel
 from theodolite.learning.networks import ENERGIES
@@ -59,13 +61,14 @@ class Learning:
     Adam's ``betas``, ``batch`` images and chains. Chains start by ``initialisation`` "persistent", "data", "noise" or
     "generator" (cooperative learning: a generator of ``latent`` numbers is learned along, and is ``model.generator``),
     a bank by ``bank_start`` "data" or "noise" with ``rejuvenation``; they make ``steps`` of ``dynamics`` "mala",
-    "langevin" or "gibbs" with ``noise`` tau and ``step_size`` epsilon in input units (None: follows the acceptance;
-    "mala" only). ``average``: decay of the running average of the weights, 0: none. ``updates_kept``: "all",
-    "expansion" or "contraction" (section 3.5).
+    "langevin" with ``noise`` tau and ``step_size`` epsilon in input units (None: follows the acceptance; "mala" only),
+    or sweeps of "gibbs", for which pixels are rounded to ``levels`` grey levels (None: 8). ``average``: decay of the
+    running average of the weights, 0: none. ``updates_kept``: "all", "expansion" or "contraction" (section 3.5).
 
     ``long_steps`` and ``long_chains`` of the runs that judge; 0 steps: no judging. ``budget`` ends the run with what it
-    has; lengths are counted in updates, so that numbers do not depend on the machine's speed. Raises UserError for
-    anything else.
+    has; lengths are counted in updates, so that numbers do not depend on the machine's speed. ``noise_scales`` gamma:
+    at each the Lyapunov exponent is measured over ``noise_time`` units of t and long-run states are kept, when learning
+    has ended (section 3.4.1). Raises UserError for anything else.
     """
 
     seed: int = 0
@@ -86,6 +89,7 @@ class Learning:
     bank_start: str = "data"
     rejuvenation: float = 0.0
     dynamics: str = "mala"
+    levels: int | None = None
     noise: float = 1.0
     steps: int = 20
     step_size: float | None = None
@@ -93,6 +97,8 @@ class Learning:
     updates_kept: str = "all"
     long_steps: int = 10_000
     long_chains: int = 400
+    noise_scales: tuple[float, ...] = ()
+    noise_time: float = 25.0
     budget: str = "10 min"
 
     def __post_init__(self) -> None:
@@ -101,6 +107,7 @@ class Learning:
         if self.widths is not None:
             object.__setattr__(self, "widths", tuple(self.widths))
         object.__setattr__(self, "betas", tuple(self.betas))
+        object.__setattr__(self, "noise_scales", tuple(self.noise_scales))
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:
@@ -110,8 +117,10 @@ class Learning:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(name, f"a whole number, {least} or more", repr(value), "leave it out for the default")
         self._check_numbers()
+        self._check_levels()
         self._check_components()
         self._check_dynamics()
+        self._check_noise_scales()
 
     def fit(
         self,
@@ -157,6 +166,8 @@ class Learning:
         dataset = to_dataset(self, task, sampler, outcome, model, self._attributes(task, outcome, model, command))
         if run.folder is not None:
             model.save(run.folder / ENERGY)
+        if self.noise_scales:
+            dataset = with_noise_scales(model, dataset, self._lyapunov, self.seed)
         run.keep(dataset)
         return model, dataset
 
@@ -164,17 +175,24 @@ class Learning:
         """What ``fit`` would do, in words; learns nothing."""
         task = prepare(self, images)
         chains = f"{self.batch} chains from {_START_WORDS[self.initialisation]}"
-        step = "adapted" if self.step_size is None else f"{self.step_size:g} input units"
+        if self.dynamics == "gibbs":
+            moved = f"{self.steps} sweeps of gibbs over {task.data.levels} grey levels each"
+        else:
+            step = "adapted" if self.step_size is None else f"{self.step_size:g} input units"
+            moved = f"{self.steps} steps of {self.dynamics} each, step {step}"
         rows = task.planned_rows(self)
+        scales = ", ".join(f"{scale:g}" for scale in self.noise_scales)
+        tested = f"Then noise scales {scales}, {self.noise_time:g} units of time each, beyond that budget"
         return "\n".join(
             [
                 f"Images: {len(task.images):,} of {task.images[0].numel():,} numbers each; noise {self.data_noise:g}",
                 f"Energy: {task.sentence}",
                 f"Learning: {self.warm_updates:,} updates of score matching, {self.updates:,} of maximum likelihood, "
-                f"{chains}, {self.steps} steps of {self.dynamics} each, step {step}; {self.schedule}",
+                f"{chains}, {moved}; {self.schedule}",
                 f"Judging: {self.long_steps:,} steps of {min(self.long_chains, len(task.images)):,} chains from data "
                 "and as many from cooled noise",
                 f"Budget: {Budget.parse(self.budget)}; about {rows:,} evaluations of the energy are needed",
+                *([tested] if scales else []),
             ]
         )
 
@@ -202,6 +220,25 @@ class Learning:
         if self.step_size is not None and not _above(self.step_size):
             raise UserError("step_size", "a number above 0", repr(self.step_size), "about half of data_noise is usual")
 
+    def _check_levels(self) -> None:
+        if self.dynamics != "gibbs":
+            if self.levels is not None:
+                raise UserError("levels", f"nothing with {self.dynamics}", repr(self.levels), 'use dynamics="gibbs"')
+            return
+        levels = self.levels
+        if levels is not None and (not isinstance(levels, int) or isinstance(levels, bool) or levels < 2):
+            raise UserError("levels", "a whole number, 2 or more", repr(levels), "leave it out for 8")
+        if self.components not in (None, "auto"):
+            remedy = "leave it out: grey levels are those of pixels"
+            raise UserError("components", "pixels with gibbs", repr(self.components), remedy)
+        if self.step_size is not None:
+            raise UserError("step_size", "nothing with gibbs", repr(self.step_size), "leave it out: sweeps have none")
+        if self.scaled:
+            raise UserError("scaled", "False with gibbs", "True", "leave it out: there is no step to scale by")
+        if self.initialisation == "generator":
+            got = repr(self.initialisation)
+            raise UserError("initialisation", "chains of grey levels with gibbs", got, 'use "persistent"')
+
     def _check_components(self) -> None:
         value = self.components
         whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
@@ -220,6 +257,21 @@ class Learning:
         if self.warm_updates and self.data_noise == 0:
             remedy = "use warm_updates=0, or give data_noise"
             raise UserError("data_noise", "above 0 where learning begins with score matching", "0", remedy)
+
+    def _check_noise_scales(self) -> None:
+        if not self.noise_scales:
+            return
+        if not all(_is_number(scale) and scale >= 0 for scale in self.noise_scales):
+            got = repr(self.noise_scales)
+            raise UserError("noise_scales", "numbers, 0 or more", got, "1 is the temperature of learning")
+        if not _above(self.noise_time):
+            raise UserError("noise_time", "a number above 0", repr(self.noise_time), "25 is what the thesis needs")
+        if self.dynamics == "gibbs":
+            raise UserError("noise_scales", "nothing with gibbs", repr(self.noise_scales), "grey levels have no slope")
+
+    @property
+    def _lyapunov(self) -> LyapunovSettings:
+        return LyapunovSettings(self.noise_scales, time=self.noise_time, settling=_SETTLING * self.noise_time)
 
     def _attributes(
         self, task: LearningTask, outcome: Outcome, model: EnergyModel, command: str
@@ -246,6 +298,7 @@ class Learning:
             "n_images": len(task.images),
             "n_held_out": 0 if task.held_out is None else len(task.held_out),
             "data_noise": self.data_noise,
+            **({} if task.data.levels is None else {"levels": task.data.levels}),
             "explained": task.explained,
         }
 
@@ -258,6 +311,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "dynamics": DYNAMICS,
     "updates_kept": UPDATES_KEPT,
 }
+_SETTLING = 0.2  # of the noise time: made first, and not counted
 _WHOLE = {"latent": 1, "warm_updates": 0, "updates": 0, "batch": 1, "steps": 1, "long_steps": 0, "long_chains": 2}
 _RANGES = (
     ("data_noise", 0.0, math.inf),

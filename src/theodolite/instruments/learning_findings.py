@@ -97,8 +97,8 @@ def _traces(state: LearningState) -> Variables:
 
 
 def _plane(task: LearningTask, model: EnergyModel) -> Variables:
-    """The exact density of an energy of one or two coordinates; none of more."""
-    if task.data.mean.numel() > 2:
+    """The exact density of an energy of one or two real coordinates; none of more."""
+    if task.data.mean.numel() > 2 or task.data.levels is not None:
         return {}
     box = box_of(task.data.point.flatten(1))
     if task.truth is None:
@@ -110,7 +110,9 @@ def _plane(task: LearningTask, model: EnergyModel) -> Variables:
         compared = {
             "true_log_density": (("axis_0", "axis_1"), known.true_log_density),
             "divergence": ((), known.divergence),
+            "divergence_error": ((), known.divergence_error),
             "reverse_divergence": ((), known.reverse_divergence),
+            "reverse_divergence_error": ((), known.reverse_divergence_error),
             "mode_mass": (("mode",), known.mode_mass),
             "true_mode_mass": (("mode",), known.true_mode_mass),
         }
@@ -118,6 +120,9 @@ def _plane(task: LearningTask, model: EnergyModel) -> Variables:
         "plane_0": (("axis_0",), density.axis_0),
         "plane_1": (("axis_1",), density.axis_1),
         "log_density": (("axis_0", "axis_1"), density.log_density),
+        "plane_outcome": ((), density.outcome),
+        "log_partition": ((), density.log_normalisation),
+        "log_partition_error": ((), density.log_normalisation_error),
         **compared,
     }
 
@@ -130,16 +135,17 @@ def _rows(
 ) -> list[_Row]:
     reference = sampler.reference
     n = min(settings.long_chains, len(task.images))
-    noise = f"with noise of deviation {task.data.noise:g}"
+    noise = f"with noise of deviation {settings.data_noise:g}"
     rows = [_Row(DATA, f"images learned from, {noise}", _some(reference.noisy, n, generator))]
     if reference.held_out is not None:
         rows.append(_Row(HELD_OUT, f"images not learned from, {noise}", _some(reference.held_out, n, generator)))
     rows.append(_Row("short run", _short_sentence(settings), sampler.short_run(state, n)))
     if state.judged is not None:
         steps = min(state.judged.done * sampler.long_runs.block, sampler.long_runs.steps)
+        after = f"after {steps:,} {_steps_word(settings)}"
         rows += [
-            _Row(LONG["data"], f"chains from noisy images after {steps:,} steps", state.judged.data.point),
-            _Row(LONG["noise"], f"chains from noise, cooled, after {steps:,} steps", state.judged.noise.point),
+            _Row(LONG["data"], f"chains from noisy images {after}", state.judged.data.point),
+            _Row(LONG["noise"], f"chains from noise, cooled, {after}", state.judged.noise.point),
         ]
     return rows
 
@@ -148,8 +154,12 @@ def _some(points: Tensor, n: int, generator: torch.Generator) -> Tensor:
     return points[torch.randperm(len(points), generator=generator)[:n]]
 
 
+def _steps_word(settings: Learning) -> str:
+    return "sweeps" if settings.dynamics == "gibbs" else "steps"
+
+
 def _short_sentence(settings: Learning) -> str:
-    moved = f"{settings.steps} steps of {settings.dynamics}"
+    moved = f"{settings.steps} {_steps_word(settings)} of {settings.dynamics}"
     if settings.initialisation == "persistent":
         return f"chains that learning kept, {moved} after their last update"
     return f"chains from {settings.initialisation} after {moved}, as in an update"

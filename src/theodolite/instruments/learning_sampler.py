@@ -29,6 +29,8 @@ BLOCK = 20  # updates of a step: weights are looked at, and good ones kept, betw
 _REFERENCE_SEED = 1  # beside the run's own, so that judging draws nothing from what learning draws
 # Chains cooled for half of the steps still came down in the third quarter, and drift is what is then seen.
 _COOLING = 0.3
+_BLOCKS, _LONGEST_BLOCK = 40, 50  # of long runs
+_LEAST_CLUSTERS, _MOST_CLUSTERS, _CHAINS_A_CLUSTER = 10, 40, 25
 _DONE = "Learning and its long runs are done."
 
 
@@ -91,18 +93,36 @@ class LearningSampler:
     @cached_property
     def long_runs(self) -> LongRuns:
         chains = min(self.settings.long_chains, len(self.task.images))
-        return LongRuns(steps=max(1, self.settings.long_steps), chains=chains, cooling_share=_COOLING)
+        steps = max(1, self.settings.long_steps)
+        # Judging needs energies at some forty times, also of few steps (in the plane) or sweeps.
+        block = max(1, min(_LONGEST_BLOCK, steps // _BLOCKS))
+        return LongRuns(steps=steps, chains=chains, cooling_share=_COOLING, block=block)
 
     @cached_property
     def reference(self) -> Reference:
         """The noisy data that runs are compared with."""
         task = self.task
-        held_out = None if task.held_out is None else task.model.points(task.held_out)
+        held_out = None if task.held_out is None else task.model.points(task.held_out).to(task.data.point.dtype)
         labels = None if task.labels is None else task.labels.unique(return_inverse=True)[1]
         generator = torch.Generator().manual_seed(self.settings.seed + _REFERENCE_SEED)
         return Reference.of(
-            task.data.point, task.data.noise, generator, labels=labels, class_names=task.class_names, held_out=held_out
+            task.data.point,
+            task.data.noise,
+            generator,
+            labels=labels,
+            class_names=task.class_names,
+            held_out=held_out,
+            n_clusters=self._clusters,
+            levels=task.data.levels,
         )
+
+    @property
+    def _clusters(self) -> int:
+        """Where there are no labels. In one or two coordinates a density can be blurred along a line of equal energy,
+        which finer cells see, as long as each is expected to hold enough chains."""
+        if self.task.data.mean.numel() > 2:
+            return _LEAST_CLUSTERS
+        return max(_LEAST_CLUSTERS, min(_MOST_CLUSTERS, self.long_runs.chains // _CHAINS_A_CLUSTER))
 
     # ------------------------------------------------------------------ phases
 

@@ -6,8 +6,9 @@ Everything is checked before any update.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -19,6 +20,7 @@ from theodolite.learning import optimiser
 from theodolite.learning.bank import ChainStarts, NoisyData
 from theodolite.learning.energy import Energy, MLPEnergy
 from theodolite.learning.frame import Frame, PixelFrame, PrincipalFrame
+from theodolite.learning.gibbs import GibbsDynamics, LevelEnergy, LevelFrame
 from theodolite.learning.maximum_likelihood import Dynamics, LangevinDynamics, Limits, MaximumLikelihood
 from theodolite.learning.model import EnergyModel
 from theodolite.learning.networks import network_energy, network_generator, with_prior
@@ -27,7 +29,7 @@ from theodolite.learning.schedule import Schedule
 from theodolite.learning.score_matching import ScoreMatching
 from theodolite.learning.wrapped import ModuleEnergy, ScaledEnergy
 from theodolite.network import model_hash
-from theodolite.space import Box
+from theodolite.space import Box, Grid, Space
 
 if TYPE_CHECKING:
     from theodolite.instruments.learning import Learning
@@ -37,6 +39,7 @@ _FIRST_STEP = 0.3  # of the least deviation of the noisy data: where an adapted 
 _MOST_AXES = 3  # of an image: channels, rows, columns
 _ROOM = 1.5  # of the data's half range: how far the space reaches beyond them
 _ROOM_NOISE = 6.0  # standard deviations of the noise beside
+_LEVELS = 8  # grey values: Hill, Nijkamp and Zhu 2019, section 5.3
 
 
 @dataclass
@@ -75,7 +78,7 @@ class LearningTask:
         return (
             self.matching.evaluations(settings.warm_updates)
             + self.likelihood.evaluations(settings.updates)
-            + 2 * chains * settings.long_steps
+            + 2 * chains * settings.long_steps * _rows_a_step(self.model.energy)
         )
 
 
@@ -98,17 +101,27 @@ def prepare(
     classes = None if labels is None else surveying.labels_of(labels, len(points))
     names = _class_names(classes, class_names)
     frame = _frame(settings, points, dense=energy is None and settings.energy == "mlp")
-    data = NoisyData(frame.coordinates(points), settings.data_noise)
-    network = _network(settings, data, energy)
+    # Over grey levels, too, the network and its prior see grey values.
+    grey = NoisyData(points if isinstance(frame, LevelFrame) else frame.coordinates(points), settings.data_noise)
+    network = _network(settings, grey, energy)
     # The prior's own shape is not scaled: it stands beside the network in nats.
-    whole = with_prior(_scaled(settings, network), settings.prior, data)
-    space = _space(data)
+    whole = with_prior(_scaled(settings, network), settings.prior, grey)
+    data, box = grey, _box(grey)
+    space: Space = box
+    if isinstance(frame, LevelFrame):
+        whole = LevelEnergy(whole, frame.levels, frame.low, frame.high)
+        data = NoisyData(frame.coordinates(points).float(), settings.data_noise / whole.step, frame.levels)
+        space = Grid(frame.shape, frame.levels)
     partner = _partner(settings, data)
     taught = None if partner is None else partner.network
-    model = EnergyModel(whole, frame, space, settings.data_noise, "learned energy", taught)
-    step_size = settings.step_size or _FIRST_STEP * float(data.deviation.min()) or _FIRST_STEP * data.spread
+    model = EnergyModel(whole, frame, space, data.noise, "learned energy", taught)
+    step_size = _first_step(settings, whole, data)
     scale = 2 / settings.step_size**2 if settings.scaled and settings.step_size else 1.0
-    limits = Limits.of(data, step_size, scale, optimiser.weights_of(whole))
+    # One level is the least that a chain on levels moves.
+    reach = whole.step if isinstance(whole, LevelEnergy) else step_size
+    limits = Limits.of(grey, reach, scale, optimiser.weights_of(whole))
+    if isinstance(whole, LevelEnergy):
+        limits = replace(limits, away=math.inf)
     likelihood = MaximumLikelihood(
         energy=whole,
         data=data,
@@ -116,7 +129,7 @@ def prepare(
         starts=ChainStarts(
             "data" if partner is not None else settings.initialisation, settings.bank_start, settings.rejuvenation
         ),
-        dynamics=_dynamics(settings),
+        dynamics=_dynamics(settings, whole),
         schedule=Schedule.parse(settings.schedule),
         limits=limits,
         step_size=step_size,
@@ -128,7 +141,7 @@ def prepare(
         scale=scale,
         partner=partner,
     )
-    kept = None if held_out is None else _held_out(held_out, points, frame, space)
+    kept = None if held_out is None else _held_out(held_out, points, frame, box)
     return LearningTask(
         images=points,
         held_out=kept,
@@ -138,7 +151,10 @@ def prepare(
         model=model,
         data=data,
         likelihood=likelihood,
-        matching=ScoreMatching(whole, data, settings.warm_updates, settings.batch, largest_weight=limits.weight),
+        # Score matching needs the energy between the levels, and noise that was not rounded.
+        matching=ScoreMatching(
+            whole, replace(data, levels=None), settings.warm_updates, settings.batch, largest_weight=limits.weight
+        ),
         sentence=_sentence(settings, network, frame, energy is not None),
         explained=float(frame.explained) if isinstance(frame, PrincipalFrame) else 1.0,
         identity=surveying.identity_of(settings.identity, points, classes, kept, model_hash(whole)),
@@ -177,12 +193,13 @@ def _images(argument: str, given: Tensor) -> Tensor:
     return points
 
 
-def _held_out(given: Tensor, images: Tensor, frame: Frame, space: Box) -> Tensor:
+def _held_out(given: Tensor, images: Tensor, frame: Frame, box: Box) -> Tensor:
     kept = _images("held_out", given)
     if kept.shape[1:] != images.shape[1:]:
         expected = f"images of shape {tuple(images.shape[1:])}, as those learned from"
         raise UserError("held_out", expected, f"{tuple(kept.shape[1:])}", "prepare both alike")
-    outside = int((~space.contains(frame.coordinates(kept))).sum())
+    near = kept if isinstance(frame, LevelFrame) else frame.coordinates(kept)
+    outside = int((~box.contains(near)).sum())
     if outside:
         low, high = float(images.min()), float(images.max())
         expected = f"images like those learned from, whose values lie from {low:g} to {high:g}"
@@ -193,6 +210,8 @@ def _held_out(given: Tensor, images: Tensor, frame: Frame, space: Box) -> Tensor
 
 def _frame(settings: Learning, points: Tensor, *, dense: bool) -> Frame:
     """``dense``: the energy is an MLP, which any coordinates will do; others are made for images."""
+    if settings.dynamics == "gibbs":
+        return LevelFrame(points.shape[1:], settings.levels or _LEVELS, float(points.min()), float(points.max()))
     components = settings.components
     if components == "auto":
         many = points[0].numel() > _AUTO_ABOVE and len(points) > _AUTO_COMPONENTS
@@ -206,6 +225,8 @@ def _network(settings: Learning, data: NoisyData, given: nn.Module | None) -> En
     if not isinstance(given, nn.Module):
         raise UserError("energy", "a module", type(given).__name__, "give (batch, *shape) -> (batch,)")
     shape = tuple(data.mean.shape)
+    if isinstance(given, LevelEnergy):
+        raise UserError("energy", "one over grey values", "one over grey levels", "give its inner energy")
     if isinstance(given, Energy):
         if given.shape != shape:
             raise UserError("energy", f"one over points of shape {shape}", str(given.shape), "match the components")
@@ -228,14 +249,25 @@ def _partner(settings: Learning, data: NoisyData) -> Partner | None:
     return Partner(network, deviation, settings.steps, max(1, settings.updates))
 
 
-def _dynamics(settings: Learning) -> Dynamics:
-    if settings.dynamics == "gibbs":
-        raise UserError("dynamics", "mala or langevin for real numbers", "gibbs", "use mala")
+def _dynamics(settings: Learning, energy: Energy) -> Dynamics:
+    if isinstance(energy, LevelEnergy):
+        return GibbsDynamics(settings.steps, energy.rows_a_sweep)
     adapts = settings.dynamics == "mala" and settings.step_size is None
     return LangevinDynamics(settings.steps, settings.dynamics == "mala", settings.noise, adapts)
 
 
-def _space(data: NoisyData) -> Box:
+def _first_step(settings: Learning, energy: Energy, data: NoisyData) -> float:
+    """Of Langevin chains, in input units; NaN for chains on levels, which have none."""
+    if isinstance(energy, LevelEnergy):
+        return math.nan
+    return settings.step_size or _FIRST_STEP * float(data.deviation.min()) or _FIRST_STEP * data.spread
+
+
+def _rows_a_step(energy: Energy) -> int:
+    return energy.rows_a_sweep if isinstance(energy, LevelEnergy) else 1
+
+
+def _box(data: NoisyData) -> Box:
     """A box that holds the noisy data with room around them."""
     low, high = float(data.point.min()), float(data.point.max())
     middle, half = (low + high) / 2, (high - low) / 2
@@ -247,6 +279,8 @@ def _truth(truth: Callable[[Tensor], Tensor] | None, data: NoisyData) -> Callabl
     if truth is not None and data.mean.numel() > 2:
         got = f"points of {data.mean.numel()}"
         raise UserError("truth", "a density of one or two coordinates", got, "leave it out: no grid is that large")
+    if truth is not None and data.levels is not None:
+        raise UserError("truth", "nothing with gibbs", "a density", "leave it out: grey levels have none")
     return truth
 
 
@@ -264,4 +298,6 @@ def _sentence(settings: Learning, network: Energy, frame: Frame, given: bool) ->
         if isinstance(frame, PrincipalFrame)
         else f"{'x'.join(map(str, frame.shape))} coordinates"
     )
+    if isinstance(frame, LevelFrame):
+        over += f" of {frame.levels} grey levels"
     return f"{name}{sizes} ({n_weights:,} weights){prior}, over {over}"

@@ -72,19 +72,21 @@ def judge(found: Examination | None, diverged: str = "") -> LearningVerdict:
         told = "energies, classes and features of long runs from data and from noise are those of the noisy data"
         return LearningVerdict(CONVERGENT, f"Convergent: {told}.", checks, findings, "")
     decided, _, advice = (refuted or failed)[0]
-    reason = f"{decided.name}: {decided.sentence}"
+    reason = f"{decided.sentence} (asked: {decided.limit})"
     if refuted:
-        others = f" ({_others(len(refuted) - 1, 'refuted')})" if len(refuted) > 1 else ""
-        return LearningVerdict(NON_CONVERGENT, f"Non-convergent: {reason}{others}.", checks, findings, advice)
-    others = f" ({_others(len(failed) - 1, 'open')})" if len(failed) > 1 else ""
-    return LearningVerdict(UNDECIDED, f"Undecided: {reason}{others}.", checks, findings, advice)
+        told = f'Non-convergent: the check "{decided.name}" failed: {reason}.{_others(len(refuted) - 1, "failed")}'
+        return LearningVerdict(NON_CONVERGENT, told, checks, findings, advice)
+    told = f'Undecided: the check "{decided.name}" is open: {reason}.{_others(len(failed) - 1, "are open")}'
+    return LearningVerdict(UNDECIDED, told, checks, findings, advice)
 
 
 _Row = tuple[Check, Finding, str]
 
 
 def _others(n: int, word: str) -> str:
-    return f"and {n} other check{'' if n == 1 else 's'} {word}"
+    if n == 0:
+        return ""
+    return f" {n} others {word} too." if n > 1 else f" One other {word.replace('are', 'is')} too."
 
 
 def _row(name: str, value: float, limit: str, sentence: str, finding: Finding, advice: str) -> _Row:
@@ -213,7 +215,7 @@ def _within(found: Statistic, limits: tuple[float, float]) -> Finding:
 def _statistic(name: str, found: Statistic, limits: tuple[float, float], words: str, advice: str) -> _Row:
     low, high = limits
     limit = f"<= {high:g}" if low == 0 else f"{low:g} to {high:g}"
-    sentence = f"{found.value:.3g}, 95%: {found.low:.3g} to {found.high:.3g} ({words})"
+    sentence = f"{words}: {found.value:.3g} (95%: {found.low:.3g} to {found.high:.3g})"
     return _row(name, found.value, limit, sentence, _within(found, limits), advice)
 
 

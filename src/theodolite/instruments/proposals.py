@@ -77,13 +77,17 @@ def from_reference(model: EnergyModel, data: Tensor | None = None) -> Propose:
         if reference is None:
             return space.draw(n, generator)
         drawn = torch.randn((n, *space.shape), generator=generator) / reference.precision.sqrt().cpu()
-        return _inside(reference.mean.cpu() + drawn, space)
+        point = reference.mean.cpu() + drawn
+        # On grey levels the Gaussian is one of grey values, which are the frame's images.
+        return model.points(point) if isinstance(space, DiscreteSpace) else _inside(point, space)
 
     def propose(n: int, generator: torch.Generator) -> tuple[Tensor, None]:
         points = noise(n, generator)
         if data is not None:
             chosen = data[torch.randint(0, len(data), (n,), generator=generator)].to(points)
             noisy = _inside(chosen + model.data_noise * torch.randn(chosen.shape, generator=generator), space)
+            if isinstance(space, DiscreteSpace):
+                noisy = noisy.round().clamp(0, space.levels - 1).to(points)
             from_data = torch.rand(n, generator=generator) < 0.5
             points = torch.where(from_data.reshape(-1, *[1] * (points.ndim - 1)), noisy, points)
         return points, None

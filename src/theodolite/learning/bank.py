@@ -18,13 +18,23 @@ INITIALISATIONS = ("persistent", "data", "noise")  # beside these, a generator: 
 BANK_STARTS = ("data", "noise")
 
 
+def on_levels(point: Tensor, levels: int | None) -> Tensor:
+    """``point`` rounded to the nearest of the whole numbers 0..levels-1; as it is where ``levels`` is None."""
+    return point if levels is None else point.round().clamp(0, levels - 1)
+
+
 @final
 @dataclass(frozen=True)
 class NoisyData:
-    """Data ``point (n, *shape)`` without noise, and the standard deviation ``noise`` of what is added (eq. 3.1)."""
+    """Data ``point (n, *shape)`` without noise, and the standard deviation ``noise`` of what is added (eq. 3.1).
+
+    ``levels``: noisy data are rounded to the nearest of the grey levels 0..levels-1, in which units ``point`` is; None:
+    they are real numbers.
+    """
 
     point: Tensor
     noise: float
+    levels: int | None = None
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """``(n, *shape)``: points drawn with replacement, each with noise of its own."""
@@ -32,14 +42,18 @@ class NoisyData:
         return self.noisy(self.point[row], generator)
 
     def noisy(self, point: Tensor, generator: torch.Generator) -> Tensor:
-        """``point`` with noise added."""
+        """``point`` with noise added, on the levels where there are any."""
         if self.noise == 0:
             return point.clone()
-        return point + self.noise * torch.randn(point.shape, generator=generator, dtype=point.dtype)
+        away = self.noise * torch.randn(point.shape, generator=generator, dtype=point.dtype)
+        return on_levels(point + away, self.levels)
 
     def blank(self, n: int, generator: torch.Generator) -> Tensor:
         """``(n, *shape)`` of noise alone: normal, about the mean of the data, as wide as the noisy data are on average
-        over the coordinates."""
+        over the coordinates; uniform on levels."""
+        if self.levels is not None:
+            drawn = torch.randint(self.levels, (n, *self.point.shape[1:]), generator=generator)
+            return drawn.to(self.point.dtype)
         normal = torch.randn((n, *self.point.shape[1:]), generator=generator, dtype=self.point.dtype)
         return self.mean + self.spread * normal
 
@@ -50,7 +64,7 @@ class NoisyData:
 
     @cached_property
     def deviation(self) -> Tensor:
-        """``(*shape)``: standard deviation of the noisy data in each coordinate."""
+        """``(*shape)``: standard deviation of the noisy data in each coordinate, before any rounding."""
         return (self.point.var(0, unbiased=False) + self.noise**2).sqrt()
 
     @cached_property

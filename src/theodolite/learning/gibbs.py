@@ -1,22 +1,36 @@
 """Energies over grey levels, and Gibbs sampling of them: pixel after pixel from its exact conditional law.
 
 A sweep costs (pixels x levels) evaluations of the network a chain. Where its first layer is affine, only what a changed
-pixel changes there is added, and the rest of the network is evaluated for all chains and levels at once.
+pixel changes there is added, and the rest of the network is evaluated for all chains and levels at once; a Gaussian
+beside it adds a number for each level of a pixel.
 Source: Geman and Geman 1984; Hill, Nijkamp and Zhu 2019, section 2.2 (Gibbs instead of Langevin during learning) and
 section 5.3 (16 x 16 digits of 8 grey levels).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import final
 
 import torch
 from torch import Tensor
 
 from theodolite.errors import UserError
-from theodolite.learning.energy import ACTIVATIONS, Energy, MLPEnergy, Spec, build, register
+from theodolite.learning.energy import (
+    ACTIVATIONS,
+    Energy,
+    GaussianEnergy,
+    MLPEnergy,
+    Spec,
+    SumEnergy,
+    build,
+    register,
+)
 from theodolite.learning.frame import Frame, register_frame
+from theodolite.learning.langevin import Moves
 
 _MOST_ROWS = 2**16  # of the network at once
 
@@ -66,6 +80,11 @@ class LevelEnergy(Energy):
         """Between the grey values of two levels."""
         return (self.high - self.low) / (self.levels - 1)
 
+    @property
+    def rows_a_sweep(self) -> int:
+        """Energies that a Gibbs sweep asks for, a chain: of every level of every pixel."""
+        return math.prod(self.shape) * self.levels
+
     def forward(self, x: Tensor) -> Tensor:
         return self.inner(self._grey_values(x))
 
@@ -78,7 +97,8 @@ class LevelEnergy(Energy):
         return {"kind": "levels", "inner": inner, "levels": self.levels, "low": self.low, "high": self.high}
 
     def _grey_values(self, x: Tensor) -> Tensor:
-        real = x if x.is_floating_point() else x.to(next(self.inner.parameters()).dtype)
+        # A Gaussian alone has no parameters, but buffers.
+        real = x if x.is_floating_point() else x.to(next(chain(self.inner.parameters(), self.inner.buffers())).dtype)
         return self.low + self.step * real
 
 
@@ -95,7 +115,7 @@ def gibbs_sweep(
     after = level.reshape(len(level), -1).clone()
     before = after.clone()
     order = torch.randperm(after.shape[1], generator=generator).tolist()
-    conditional = _affine_first(energy, after) if isinstance(energy.inner, MLPEnergy) else _whole(energy, after)
+    conditional = _conditional(energy, after)
     for site in order:
         value = conditional.energies(site)
         uniform = torch.rand(value.shape, generator=generator).clamp_(min=1e-30)
@@ -105,11 +125,52 @@ def gibbs_sweep(
     return after.reshape(level.shape), float((after != before).double().mean())
 
 
+@final
+@dataclass(frozen=True)
+class GibbsDynamics:
+    """How chains move in learning (`maximum_likelihood.Dynamics`): ``steps`` sweeps, of which none has a step size.
+
+    ``sweep_rows``: `LevelEnergy.rows_a_sweep` of the energies that will be moved by.
+    """
+
+    steps: int
+    sweep_rows: int
+    adapts: bool = False
+
+    @property
+    def rows(self) -> int:
+        return self.steps * self.sweep_rows + 1
+
+    def moved(
+        self, energy: Energy, point: Tensor, step_size: float, generator: torch.Generator
+    ) -> tuple[Tensor, Moves]:
+        """``point (chain, *shape)`` of whole numbers, swept; the slope, in nats a grey value, is that of the energy
+        between the levels, where chains end. Raises UserError for an energy that is not over levels."""
+        if not isinstance(energy, LevelEnergy):
+            raise UserError("energy", "one over grey levels", type(energy).__name__, "wrap it in LevelEnergy")
+        level = point.long()
+        for _ in range(self.steps):
+            level, _ = gibbs_sweep(energy, level, generator)
+        after = level.to(point.dtype)
+        _, slope = energy.value_and_gradient(after)
+        return after, Moves(math.nan, float(slope.flatten(1).norm(dim=1).mean()) / energy.step)
+
+
 class _Conditional:
-    """What changes when one pixel takes each of the levels; ``level (chain, pixel)`` is kept up to date."""
+    """What changes when one pixel takes each of the levels; ``level (chain, pixel)`` is kept up to date. Energies are
+    up to a number of each chain, which no conditional law depends on."""
 
     def __init__(self, energies: Callable[[int], Tensor], choose: Callable[[int, Tensor], None]) -> None:
         self.energies, self.choose = energies, choose
+
+
+def _conditional(energy: LevelEnergy, level: Tensor) -> _Conditional:
+    parts = list(energy.inner.parts) if isinstance(energy.inner, SumEnergy) else [energy.inner]
+    networks = [part for part in parts if isinstance(part, MLPEnergy)]
+    gaussians = [part for part in parts if isinstance(part, GaussianEnergy)]
+    if len(networks) != 1 or len(networks) + len(gaussians) < len(parts):
+        return _whole(energy, level)
+    return _affine_first(energy, networks[0], gaussians, level)
 
 
 def _whole(energy: LevelEnergy, level: Tensor) -> _Conditional:
@@ -128,14 +189,18 @@ def _whole(energy: LevelEnergy, level: Tensor) -> _Conditional:
     return _Conditional(energies, choose)
 
 
-def _affine_first(energy: LevelEnergy, level: Tensor) -> _Conditional:
-    """A fully connected network: its first layer's sums, and what one pixel adds to them."""
-    network = energy.inner
-    first, *rest = network.layers  # type: ignore[union-attr,misc]
-    activate, _ = ACTIVATIONS[network.activation]  # type: ignore[index]
+def _affine_first(
+    energy: LevelEnergy, network: MLPEnergy, gaussians: Sequence[GaussianEnergy], level: Tensor
+) -> _Conditional:
+    """A fully connected network: its first layer's sums, and what one pixel adds to them; ``gaussians`` beside it."""
+    first, *rest = network.layers
+    activate, _ = ACTIVATIONS[network.activation]
     column = (first.weight * network.scale).T.contiguous()  # type: ignore[operator]
     grey = energy.grey.to(column.dtype)
     sums = first((grey[level] - network.mean) * network.scale)  # type: ignore[operator]
+    beside = torch.zeros(level.shape[1], len(grey), dtype=column.dtype)
+    for part in gaussians:
+        beside += 0.5 * part.precision.flatten()[:, None] * (grey - part.mean.flatten()[:, None]).square()
     rows = torch.arange(len(level))
     candidates = sums.new_empty(len(level), energy.levels, sums.shape[1])
 
@@ -149,7 +214,7 @@ def _affine_first(energy: LevelEnergy, level: Tensor) -> _Conditional:
             for layer in rest[:-1]:
                 value = activate(layer(value))  # type: ignore[operator]
             parts.append(rest[-1](value)[:, 0])  # type: ignore[operator]
-        return torch.cat(parts).reshape(candidates.shape[:2])
+        return torch.cat(parts).reshape(candidates.shape[:2]) + beside[site]
 
     def choose(site: int, chosen: Tensor) -> None:
         sums.copy_(candidates[rows, chosen])

@@ -2,7 +2,8 @@
 
 Chains from data show whether the data stay where they are; chains from noise, cooled from a high temperature, show
 where the energy itself leads. In a converged model both end in one law, that of the noisy data. The chains are
-Metropolis-corrected, so that no error of the sampler is taken for one of the energy.
+Metropolis-corrected, or make Gibbs sweeps where the energy is over grey levels, so that no error of the sampler is
+taken for one of the energy.
 Source: Hill 2020 (PhD thesis, UCLA), sections 3.1 and 3.2 (long-run samples as the test of convergence).
 """
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from theodolite.errors import UserError
 from theodolite.learning.energy import Energy
+from theodolite.learning.gibbs import LevelEnergy, gibbs_sweep
 from theodolite.learning.langevin import Chains, LangevinSettings, adapted, langevin, start
 
 STARTS = ("data", "noise")
@@ -74,6 +76,7 @@ class LongRuns:
 class LongRun:
     """Chains from one start: ``point (chain, *shape)``, ``value (chain,)``, ``gradient``; ``energies`` ``(chain,)`` and
     ``acceptance`` after each block; ``first``: where they began; ``states (chain, *shape)``, the points that were kept.
+    ``step_size`` and ``acceptance`` are NaN where chains make Gibbs sweeps.
     """
 
     point: Tensor
@@ -119,7 +122,7 @@ def init(
     step_size: float | None = None,
 ) -> LongRunState:
     """Runs that begin at noisy data ``points (n, *shape)``, the first ``settings.chains`` of them, and at as many
-    points of isotropic Gaussian noise around their mean.
+    points of isotropic Gaussian noise around their mean, or of uniform levels where the energy is over grey levels.
 
     ``step_size``: where the adaptation begins; None: a guess from the slope. Raises UserError for too few points.
     """
@@ -127,8 +130,12 @@ def init(
         remedy = "give more data, or ask for fewer long chains"
         raise UserError("points", f"{settings.chains} or more, one a chain", str(len(points)), remedy)
     data = points[: settings.chains].clone()
-    width = _NOISE_WIDTH * points.flatten(1).var(0).mean().sqrt()
-    noise = torch.randn(data.shape, generator=generator, dtype=data.dtype) * width + points.mean(0)
+    if isinstance(energy, LevelEnergy):
+        noise = torch.randint(energy.levels, data.shape, generator=generator).to(data.dtype)
+        step_size = math.nan
+    else:
+        width = _NOISE_WIDTH * points.flatten(1).var(0).mean().sqrt()
+        noise = torch.randn(data.shape, generator=generator, dtype=data.dtype) * width + points.mean(0)
     from_data, from_noise = (_begun(energy, first, step_size) for first in (data, noise))
     diverged = not (from_data.finite and from_noise.finite)
     return LongRunState(from_data, from_noise, diverged=diverged, evaluations=2 * len(data))
@@ -142,14 +149,20 @@ def step(energy: Energy, settings: LongRuns, state: LongRunState, generator: tor
     adapting = state.done < max(1, round(_ADAPTING_SHARE * settings.n_blocks))
     keep = state.done + 1 in settings.state_blocks()
     temperature = settings.temperature(state.done)
-    data = _block(energy, state.data, n, 1.0, adapting, keep, generator)
-    noise = _block(energy, state.noise, n, temperature, adapting or temperature > 1, keep, generator)
+    rows = n
+    if isinstance(energy, LevelEnergy):
+        data = _swept(energy, state.data, n, 1.0, keep, generator)
+        noise = _swept(energy, state.noise, n, temperature, keep, generator)
+        rows = n * energy.rows_a_sweep + 1
+    else:
+        data = _block(energy, state.data, n, 1.0, adapting, keep, generator)
+        noise = _block(energy, state.noise, n, temperature, adapting or temperature > 1, keep, generator)
     return LongRunState(
         data,
         noise,
         state.done + 1,
         not (data.finite and noise.finite),
-        state.evaluations + n * (len(data.value) + len(noise.value)),
+        state.evaluations + rows * (len(data.value) + len(noise.value)),
     )
 
 
@@ -166,6 +179,24 @@ def _begun(energy: Energy, points: Tensor, step_size: float | None) -> LongRun:
         slope = float(chains.gradient.flatten(1).norm(dim=1).median())
         size = math.sqrt(n) / slope * n ** (-1 / 6) if math.isfinite(slope) and slope > 0 else 1.0
     return LongRun(chains.point, chains.value, chains.gradient, points, size)
+
+
+def _swept(
+    energy: LevelEnergy, run: LongRun, n: int, temperature: float, keep: bool, generator: torch.Generator
+) -> LongRun:
+    level = run.point.long()
+    for _ in range(n):
+        level, _ = gibbs_sweep(energy, level, generator, temperature)
+    chains = start(energy, level.to(run.point.dtype))
+    return replace(
+        run,
+        point=chains.point,
+        value=chains.value,
+        gradient=chains.gradient,
+        energies=(*run.energies, chains.value),
+        acceptance=(*run.acceptance, math.nan),
+        states=(*run.states, chains.point) if keep else run.states,
+    )
 
 
 def _block(

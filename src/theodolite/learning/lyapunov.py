@@ -39,7 +39,8 @@ class LyapunovSettings:
     """``noise_scales`` gamma; ``time`` over which growth is averaged, after ``settling``, in units of the equation's t
     (epsilon^2 / 2 of it is one Langevin step of size epsilon).
 
-    ``step``: of time; None: a tenth of the inverse of the largest curvature at the starts. ``separation``: distance of
+    ``step``: of time; None: a tenth of the inverse of the largest curvature at the starts, at most what one pulling
+    back allows. ``separation``: distance of
     a pair, input units; ``renormalised``: steps between pullings back. Raises UserError for numbers out of range, or so
     few steps that no pulling back happens.
     """
@@ -99,7 +100,7 @@ def lyapunov_exponents(
     precise = copy.deepcopy(energy).double()
     origin = start.detach().double()
     step = settings.step if settings.step is not None else _safe_step(precise, origin, settings, generator)
-    if settings.time < step * settings.renormalised:
+    if settings.step is not None and settings.time < step * settings.renormalised:
         raise UserError("time", f"{settings.renormalised} steps of {step:.3g}", str(settings.time), "lengthen it")
     whole, halved, state = _growth(precise, origin, step, settings, generator)
     exponent, half = _interval(2.0 * halved - whole)
@@ -186,9 +187,9 @@ def _safe_step(energy: Energy, start: Tensor, settings: LyapunovSettings, genera
         away = settings.separation * away / _rows(_length(away), away)
         away = energy.value_and_gradient(start + away)[1] - gradient
         largest = float(_length(away).max()) / settings.separation
-    if not (math.isfinite(largest) and largest > 0):
-        raise UserError("step", "a curvature to choose it by", repr(largest), "give the time step")
-    return _SAFE_DRIFT / largest
+    longest = settings.time / settings.renormalised
+    # A curvature that is not finite shows as an exponent that is not, whatever the step.
+    return min(_SAFE_DRIFT / largest, longest) if math.isfinite(largest) and largest > 0 else longest
 
 
 def _length(x: Tensor) -> Tensor:

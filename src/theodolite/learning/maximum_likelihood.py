@@ -75,6 +75,11 @@ class Dynamics(Protocol):
     @property
     def adapts(self) -> bool: ...
 
+    @property
+    def rows(self) -> int:
+        """Rows of the energy that a move evaluates, a chain."""
+        ...
+
     def moved(
         self, energy: Energy, point: Tensor, step_size: float, generator: torch.Generator
     ) -> tuple[Tensor, Moves]: ...
@@ -90,6 +95,10 @@ class LangevinDynamics:
     metropolis: bool
     noise: float = 1.0
     adapts: bool = False
+
+    @property
+    def rows(self) -> int:
+        return self.steps + 1
 
     def moved(
         self, energy: Energy, point: Tensor, step_size: float, generator: torch.Generator
@@ -235,7 +244,7 @@ class MaximumLikelihood:
     def evaluations(self, n_updates: int) -> int:
         """Rows of the energy that so many updates evaluate."""
         chains = min(self.batch, len(self.data.point)) if self.starts.initialisation == "persistent" else self.batch
-        return n_updates * chains * (self.dynamics.steps + 1 + 2)
+        return n_updates * chains * (self.dynamics.rows + 2)
 
     def short_run(self, state: LearnerState, n: int, generator: torch.Generator) -> Tensor:
         """``n`` points ``(n, *shape)`` as an update's chains end, of the energy's present weights; from a bank, of

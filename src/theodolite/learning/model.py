@@ -28,9 +28,10 @@ FORMAT = "theodolite energy 1"
 class EnergyModel(nn.Module):
     """``energy`` U over the coordinates of ``frame``, in nats; points lie in ``space``, of the coordinates' shape.
 
-    ``data_noise``: the standard deviation of the Gaussian noise that was added to the coordinates of the data, so that
-    what was learned is the density of noisy data. ``generator``: the network that learned along (`cooperative.py`),
-    which makes points of the energy, or None. Raises UserError where the shapes do not fit together.
+    ``data_noise``: the standard deviation of the Gaussian noise that was added to the coordinates of the data (in
+    levels where they are grey levels), so that what was learned is the density of noisy data. ``generator``: the
+    network that learned along (`cooperative.py`), which makes points of the energy, or None. Raises UserError where the
+    shapes do not fit together.
     """
 
     def __init__(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from theodolite.errors import UserError
+from theodolite.learning.bank import on_levels
 
 _POINTS = 6000  # noisy points that stand for the training data, about
 _TRAINED_ON = 3000  # noisy points that a classifier is trained on, at most
@@ -46,7 +47,8 @@ class Classes:
 @final
 @dataclass(frozen=True)
 class Reference:
-    """``points (n, *shape)``: training data without noise; ``noisy (m, *shape)``: with it, every point equally often.
+    """``points (n, *shape)``: training data without noise; ``noisy (m, *shape)``: with it, every point equally often,
+    rounded to ``levels`` grey levels (None: real numbers).
 
     ``held_out (h, *shape)``: other data, noisy, or None. ``first`` and ``other``: rows of ``noisy`` that a Frechet
     distance is measured from, and with which a run's is compared where nothing is held out (two halves of the images).
@@ -63,6 +65,7 @@ class Reference:
     basis: Tensor
     first: np.ndarray
     other: np.ndarray
+    levels: int | None = None
 
     @classmethod
     def of(
@@ -75,9 +78,11 @@ class Reference:
         class_names: Sequence[str] = (),
         held_out: Tensor | None = None,
         n_clusters: int = 10,
+        levels: int | None = None,
     ) -> Reference:
         """Of training data ``points (n, *shape)`` in the coordinates of an energy, which is learned from them with
-        Gaussian noise of deviation ``data_noise``; ``labels (n,)`` whole numbers from 0, ``class_names`` theirs.
+        Gaussian noise of deviation ``data_noise``; ``labels (n,)`` whole numbers from 0, ``class_names`` theirs;
+        without labels there are ``n_clusters`` at most.
 
         Raises UserError for fewer than two points, and labels of another number.
         """
@@ -86,8 +91,11 @@ class Reference:
         if labels is not None and tuple(labels.shape) != (len(points),):
             raise UserError("labels", f"{len(points)}, one a point", f"shape {tuple(labels.shape)}", "match them")
         repeats = max(1, round(_POINTS / len(points)))
-        noisy = _with_noise(points.repeat(repeats, *[1] * (points.ndim - 1)), data_noise, generator)
-        held = None if held_out is None or not len(held_out) else _with_noise(held_out, data_noise, generator)
+        copies = points.repeat(repeats, *[1] * (points.ndim - 1))
+        noisy = on_levels(_with_noise(copies, data_noise, generator), levels)
+        held = None
+        if held_out is not None and len(held_out):
+            held = on_levels(_with_noise(held_out, data_noise, generator), levels)
         mean, basis = _principal(noisy, generator)
         features = ((noisy.flatten(1).double() - mean) @ basis).numpy()
         clean = ((points.flatten(1).double() - mean) @ basis).numpy()
@@ -114,6 +122,7 @@ class Reference:
             basis,
             everything if held is not None else np.flatnonzero(half),
             everything[:0] if held is not None else np.flatnonzero(~half),
+            levels,
         )
 
     def features(self, points: Tensor) -> np.ndarray:
@@ -125,7 +134,7 @@ class Reference:
         order = torch.randperm(len(self.points), generator=generator)
         order = order[self.point_class[order].argsort(stable=True)]
         places = ((torch.arange(n) + 0.5) * len(order) / n).long()
-        return _with_noise(self.points[order[places]], self.data_noise, generator)
+        return on_levels(_with_noise(self.points[order[places]], self.data_noise, generator), self.levels)
 
     def yardstick(self) -> Tensor:
         """Data that no run is made of, ``(m, *shape)``: held out, or else the second half of the training data."""

@@ -226,7 +226,13 @@ def class_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | None:
         bargroupgap=0.08,
         margin=_MARGIN,
         hovermode="closest",
-        xaxis={"title": {"text": learning.class_noun(dataset)}, "type": "category"},
+        xaxis={
+            "title": {"text": learning.class_noun(dataset)},
+            "type": "category",
+            # There may be forty clusters: the axis says what they are.
+            "tickvals": classes,
+            "ticktext": [name.removeprefix("cluster ") for name in classes],
+        },
         yaxis={"title": {"text": "share of the points (%)"}, "rangemode": "tozero"},
     )
     marks = [

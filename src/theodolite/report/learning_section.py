@@ -22,6 +22,10 @@ from theodolite.report.themes import DARK, LIGHT, set_styles
 _COLUMNS = 12  # pictures in a line
 _LINES = 2
 _NO_CHANGE = 0.005
+_GRIDS = {
+    "coarse": "too coarse for its tolerance",
+    "not normalisable": "no box holds the density: numbers are those of the data's own",
+}
 _LEAST_WIDTH, _LETTER = 3.0, 2.3  # of a class's part of a bar, percent, to hold its name on a phone
 
 
@@ -213,13 +217,27 @@ def written(value: Value) -> str:
 
 
 def plane_rows(dataset: xr.Dataset) -> list[tuple[str, str]]:
-    """The divergences of the learned density from the true one."""
-    known = (("divergence", "KL from data to model"), ("reverse_divergence", "KL from model to data"))
-    return [
-        (head, f"{words.number(float(dataset[name].values), 3)} nats")
+    """The divergences of the learned density from the true one, and ln Z, with what the grid may be off by."""
+    known = (
+        ("divergence", "KL from data to model"),
+        ("reverse_divergence", "KL from model to data"),
+        ("log_partition", "ln Z of the energy"),
+    )
+    rows = [
+        (head, _with_error(dataset, name))
         for name, head in known
         if name in dataset and not math.isnan(float(dataset[name].values))
     ]
+    told = _GRIDS.get(str(dataset["plane_outcome"].values), "") if "plane_outcome" in dataset else ""
+    return [*rows, ("The grid", told)] if rows and told else rows
+
+
+def _with_error(dataset: xr.Dataset, name: str) -> str:
+    """A number of nats that the grid gave, and the error of the grid."""
+    value = float(dataset[name].values)
+    error = float(dataset[f"{name}_error"].values) if f"{name}_error" in dataset else math.nan
+    told = f" ± {words.number(error, 1)}" if math.isfinite(value) and math.isfinite(error) else ""
+    return f"{words.number(value, 3)}{told} nats"
 
 
 def mode_rows(dataset: xr.Dataset) -> list[list[str]]:
