@@ -78,6 +78,7 @@ def frozen(images: Tensor, arguments: argparse.Namespace) -> tuple[EnergyModel, 
         seed=arguments.seed,
         components=arguments.components,
         data_noise=arguments.noise,
+        warm_updates=arguments.warm_updates,
         updates=arguments.updates,
         long_steps=arguments.long_steps,
         budget="30 min",
@@ -139,6 +140,7 @@ def look(
             temperature=arguments.temperature,
             alpha=pull / arguments.temperature,
             proposals=arguments.proposals,
+            variant=arguments.variant,
             seed=arguments.seed,
             barriers="linear",
             budget="20 min",
@@ -174,6 +176,7 @@ def main() -> None:
     parser.add_argument("--components", type=int, default=40)
     parser.add_argument("--noise", type=float, default=0.3, help="of the data, in grey levels of -1 to 1")
     parser.add_argument("--latent", type=int, default=8)
+    parser.add_argument("--warm-updates", type=int, default=6000, help="of score matching: fewer leave fewer minima")
     parser.add_argument("--updates", type=int, default=4000)
     parser.add_argument("--generator-updates", type=int, default=3000)
     parser.add_argument("--long-steps", type=int, default=3000)
@@ -181,6 +184,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.02, help="nats")
     parser.add_argument("--pulls", type=float, nargs="+", default=[0.2, 0.6], help="alpha T, nats a unit of z")
     parser.add_argument("--proposals", type=int, default=300)
+    parser.add_argument("--variant", choices=("mutual", "faithful", "fast"), default="mutual")
     parser.add_argument("--out", type=Path, help="folder for models and reports")
     arguments = parser.parse_args()
     images, labels, others, other_labels = digits(arguments.file, arguments.images, arguments.seed)

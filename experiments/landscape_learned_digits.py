@@ -13,6 +13,9 @@ no worse: what a map adds are barriers.
 **No label is looked at when alpha is chosen**: the rule is that of `learned_landscapes`. The map at the next pull is
 printed beside it. With `--out` a page of the two maps, and the model.
 
+Trials must arrive in both directions ("mutual"): the 1s lie some 15 nats deeper than 2s and 3s, and where one direction
+is enough they swallow them long before the 0s have joined (purity .84 at 12 basins, on seed 0).
+
 Score matching is four times as long as `Learning` has it by default, and the noise lower: the minima of energies
 learned by default are few, and most descents from any digit end in a 1. This was settled on seed 11 by counting the
 minima of each digit below noise.
@@ -27,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray
-from learned_landscapes import OFTEN, PULLS, Rule, add_arguments, kept, learned, maps, shown
+from learned_landscapes import OFTEN, Rule, add_arguments, kept, learned, maps, shown
 from scipy.stats import beta
 from torch import Tensor
 
@@ -41,6 +44,7 @@ from theodolite.learning.naming import name_points
 from theodolite.zoo.pictures import PictureSettings, pictures_from
 
 CLASSES = ("0", "1", "2", "3")
+DIGIT_PULLS = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # alpha T in nats per unit of distance
 CHAINS, STEPS, TUNING = 200, 5000, 200
 SAME = 0.25  # of the data noise: minima that near are one
 
@@ -125,7 +129,7 @@ def look(chosen: argparse.Namespace, seed: int) -> None:
 
     rule = Rule(
         temperature=chosen.temperature,
-        pulls=PULLS if chosen.pull is None else (chosen.pull, 2 * chosen.pull),
+        pulls=DIGIT_PULLS if chosen.pull is None else (chosen.pull, 2 * chosen.pull),
         proposals=chosen.proposals,
         limit=chosen.limit,
         barriers="linear" if chosen.straight else "string",
@@ -148,7 +152,7 @@ def main() -> None:
     parser.set_defaults(warm_updates=6000, noise=0.3, limit=60)
     parser.add_argument("--pixels", action="store_true", help="learn in all 256 pixels, not in principal components")
     parser.add_argument("--temperature", type=float, default=0.1, help="nats, of the trials")
-    parser.add_argument("--variant", choices=("fast", "faithful"), default="fast")
+    parser.add_argument("--variant", choices=("mutual", "faithful", "fast"), default="mutual")
     parser.add_argument("--pull", type=float, help="alpha T to try, and its double, instead of the usual ones")
     parser.add_argument("--resolutions", type=int, default=2, help="maps shown, at rising alpha")
     parser.add_argument("--starts", nargs="+", default=["noise"], choices=("noise", "data", "generator"))

@@ -84,7 +84,7 @@ def same(one, two):
     return True
 
 
-@pytest.mark.parametrize("variant", ["faithful", "fast"])
+@pytest.mark.parametrize("variant", ["faithful", "fast", "mutual"])
 def test_exactly_the_modes_of_separated_gaussians(variant):
     field = mixture()
     diffusion = AttractionDiffusion(field, resolution=0.3, step=0.05, improvement_limit=60)
@@ -114,7 +114,35 @@ def test_exactly_the_modes_of_separated_gaussians(variant):
         assert float(found.energy[basin]) == pytest.approx(float(lowest), abs=1e-6)
 
 
-@pytest.mark.parametrize("variant", ["faithful", "fast"])
+@pytest.mark.parametrize(("variant", "n_basins"), [("faithful", 1), ("mutual", 2)])
+def test_a_deep_basin_swallows_a_shallow_one_unless_both_ways_are_asked_for(variant, n_basins):
+    # Uphill slopes: 2.2 from the shallow well on the right, 10.2 from the deep one; the pull lies between.
+    field = Field(
+        Box((2,), -2.0, 2.0),
+        lambda x: 4 * (x[:, 0] ** 2 - 1) ** 2 + 4 * x[:, 0] + 8 * x[:, 1] ** 2,
+        name="tilted double well",
+    )
+    temperature = 0.05
+    mapping = Adelm(
+        AttractionDiffusion(field, resolution=0.25, step=0.05, improvement_limit=80),
+        temperature=temperature,
+        alpha=5.0 / temperature,
+        propose=lambda n, generator: 3.0 * torch.rand((n, 2), generator=generator, dtype=torch.float64) - 1.5,
+        descend=downhill(field),
+        burn_in=8,
+        test=16,
+        variant=variant,
+        batch=8,
+    )
+    found = mapping.result(run(mapping))
+    assert len(found.energy) == n_basins
+    wells = found.member_point[:, 0] > 0
+    assert wells.any() and not wells.all()
+    if n_basins == 2:
+        assert all(len(wells[found.label == basin].unique()) == 1 for basin in range(2))
+
+
+@pytest.mark.parametrize("variant", ["faithful", "fast", "mutual"])
 def test_batches_change_nothing(variant):
     """Every decision rests on the representatives of its moment: batches of 1, 7 and 60 agree bit for bit."""
     points = torch.from_numpy(np.random.default_rng(0).choice([-1, 1], (180, 30)))

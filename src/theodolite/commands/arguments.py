@@ -119,8 +119,9 @@ class LandscapeCommand(SurveyCommand):
     proposals: int = 500
     """Searches for a minimum."""
 
-    variant: Literal["faithful", "fast"] = "faithful"
-    """Of adelm: trials with every basin both ways, or nearest first until one is reached."""
+    variant: Literal["faithful", "fast", "mutual"] = "faithful"
+    """Of adelm: trials with every basin both ways, one of which is enough (or, mutual, both of which must arrive), or
+    nearest first until one is reached."""
 
     minima: Literal["descent", "sampling"] = "descent"
     """Of adelm: the minimum below a proposal, or where a cold chain from it stands."""

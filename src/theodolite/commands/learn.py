@@ -121,7 +121,11 @@ class LearnJob(Job):
         if self._pictures.labels is not None and known is not None:
             flags += ["--classes", ",".join(map(str, known.tolist()))]
         # Single minima of a learned energy are many and shallow; metastable basins are what it remembers.
-        flags += ["--method", "flood" if self._pictures.train[0].numel() <= 2 else "adelm"]
+        flags += (
+            ["--method", "flood"]
+            if self._pictures.train[0].numel() <= 2
+            else ["--method", "adelm", "--variant", "mutual"]
+        )
         flags += ["--out", str(folder / "landscape")]
         return [f"Energy: {energy}", f"Map it: theodolite landscape {shlex.join(flags)}"]
 

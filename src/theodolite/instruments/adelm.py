@@ -21,6 +21,7 @@ from theodolite.sampling.attraction_diffusion import AttractionDiffusion, Trials
 from theodolite.sampling.attraction_spins import mixed_keys
 
 _ROUNDING = 1e-9  # relative: a minimum lower by less is the same minimum
+VARIANTS = ("faithful", "fast", "mutual")
 _PAIRS_A_STEP = 2048
 
 
@@ -94,7 +95,9 @@ class Adelm:
     ``variant`` "faithful": trials between each minimum and every representative in both directions; the minimum
     joins the basin with the least barrier among those reached. "fast": representatives are tried from the nearest to
     the farthest, and the minimum joins the first that is reached, in either direction: far fewer trials, but the
-    least-barrier assignment of Algorithm 3 and the count of leakage are dropped.
+    least-barrier assignment of Algorithm 3 and the count of leakage are dropped. "mutual": as faithful, but two minima
+    are of one basin only where trials arrive in both directions, so that a deep basin does not swallow a shallow one
+    whose barrier back is high: ours, not the paper's.
 
     A consolidation makes trials between all representatives in both directions; those that are linked, directly or
     by others, become one basin, represented by the lowest. It happens after the burn-in, every ``consolidate_every``
@@ -112,7 +115,7 @@ class Adelm:
     descend: Callable[[Tensor], tuple[Tensor, Tensor]]
     burn_in: int = 500
     test: int = 2000
-    variant: Literal["faithful", "fast"] = "faithful"
+    variant: Literal["faithful", "fast", "mutual"] = "faithful"
     consolidate_every: int | None = None
     consolidate_last: bool = True
     batch: int = 128
@@ -121,8 +124,8 @@ class Adelm:
         checked_temperature(self.temperature)
         if not float(checked_alpha(self.alpha)) > 0:
             raise UserError("alpha", "a number above 0", f"{self.alpha:g}", "tune() proposes one")
-        if self.variant not in ("faithful", "fast"):
-            raise UserError("variant", "'faithful' or 'fast'", repr(self.variant), "'faithful' is Algorithm 3")
+        if self.variant not in VARIANTS:
+            raise UserError("variant", f"one of {', '.join(VARIANTS)}", repr(self.variant), "'faithful' is Algorithm 3")
         if self.burn_in < 0 or self.test < 0 or self.burn_in + self.test < 1:
             raise UserError(
                 "burn_in, test", "at least one proposal", f"{self.burn_in}, {self.test}", "500 and 2000 are the papers'"
@@ -252,11 +255,13 @@ class Adelm:
         """Highest energies (pair,) of the better successful path between minima and representatives (pair, *shape),
         inf where none reached; and the number of trials."""
         n = len(minima)
-        if self.variant == "faithful":
+        if self.variant != "fast":
             direction = torch.arange(2).repeat_interleave(n)
             both = torch.cat([minima, representative]), torch.cat([representative, minima])
             trials = self._trials(state, *both, (numbers.repeat(2), basins.repeat(2), direction), generator)
-            return reached_level(trials).reshape(2, n).amin(0), 2 * n
+            found = reached_level(trials).reshape(2, n)
+            one_way = torch.isinf(found).any(0) & (self.variant == "mutual")
+            return torch.where(one_way, math.inf, found.amin(0)), 2 * n
         level = reached_level(self._trials(state, minima, representative, (numbers, basins, 0), generator))
         back = torch.isinf(level).nonzero()[:, 0]
         if len(back):
@@ -299,7 +304,7 @@ class Adelm:
                     representative[basin], lowest[basin] = minima[row], own
                     table[:, basin] = math.nan
                 label.append(basin)
-                reached.append(int(hits.sum()) if self.variant == "faithful" else -1)
+                reached.append(-1 if self.variant == "fast" else int(hits.sum()))
                 discovered.append(len(lowest))
                 row += 1
                 if founded or lowered:
@@ -347,16 +352,16 @@ class Adelm:
 
     def _order(self, minima: Tensor, representative: Tensor) -> Tensor:
         """Basins (row, basin) in the order of trials: from the nearest representative to the farthest ("fast")."""
-        if self.variant == "faithful" or not len(representative):
+        if self.variant != "fast" or not len(representative):
             return torch.arange(len(representative)).expand(len(minima), -1)
         power = 1.0 if self.diffusion.chosen_norm == "L1" else 2.0
         far = torch.cdist(minima.flatten(1).double(), representative.flatten(1).double(), p=power)
         return far.sort(stable=True, dim=1).indices
 
     def _choice(self, levels: Tensor, order: Tensor) -> int:
-        """The basin a minimum joins, of those with a finite level (basin,): that with the least ("faithful"), or the
-        first in order ("fast", where trials made ahead may have reached others)."""
-        if self.variant == "faithful":
+        """The basin a minimum joins, of those with a finite level (basin,): that with the least, or the first in order
+        ("fast", where trials made ahead may have reached others)."""
+        if self.variant != "fast":
             return int(torch.where(torch.isnan(levels), math.inf, levels).argmin())
         return int(order[torch.isfinite(levels[order]).nonzero()[0, 0]])
 
@@ -381,7 +386,7 @@ class Adelm:
             )
             if int(pair[-1]) < n * n - 2:
                 return state
-        return _merged(state)
+        return _merged(_both_ways(state) if self.variant == "mutual" else state)
 
 
 def reached_level(trials: Trials) -> Tensor:
@@ -397,6 +402,13 @@ def _next_in_order(table: Tensor, order: Tensor, ahead: int) -> Tensor:
     untried = torch.isnan(ordered) & open_still
     chosen = torch.zeros_like(table, dtype=torch.bool)
     return chosen.scatter(1, order, untried & (untried.cumsum(1) <= ahead))
+
+
+def _both_ways(state: AdelmState) -> AdelmState:
+    """Only the links (link, 2) whose reverse was found as well."""
+    n = state.n_basins
+    there, back = state.links[:, 0] * n + state.links[:, 1], state.links[:, 1] * n + state.links[:, 0]
+    return replace(state, links=state.links[torch.isin(there, back)])
 
 
 def _merged(state: AdelmState) -> AdelmState:

@@ -20,6 +20,7 @@ from torch import Tensor
 from theodolite.errors import UserError
 from theodolite.field import Field
 from theodolite.instruments import surveying
+from theodolite.instruments.adelm import VARIANTS
 from theodolite.instruments.barriers import DISCRETE, REAL
 from theodolite.instruments.landscape_findings import Label, LandscapeFindings, to_dataset
 from theodolite.instruments.landscape_methods import LandscapeSampler, make_sampler
@@ -29,7 +30,6 @@ from theodolite.run import Budget, Outcome
 
 METHODS = ("auto", "exact", "network", "adelm", "flood")
 NORMS = ("L1", "L2")
-VARIANTS = ("faithful", "fast")
 CHECKPOINT = "landscape.checkpoint.pt"
 
 
