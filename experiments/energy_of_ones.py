@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 import theodolite as th
-from theodolite.field import Field, LevelDifferences
 from theodolite.instruments.partition import log_partition
+from theodolite.learning.gibbs import LevelEnergy, LevelFrame
 from theodolite.learning.model import EnergyModel
 from theodolite.sampling.annealed_importance import AnnealedImportance
 from theodolite.zoo.datasets import bundled_digits, mnist
+from theodolite.zoo.energies import small_images
 from theodolite.zoo.networks import NoiseAugmentedResNet, initialised
 
 NOISE = 0.3  # standard deviation in units of half the range of grey
@@ -47,25 +47,15 @@ class Energy(nn.Module):
         return -self.network(x)[:, 0]
 
 
-def small(levels: Tensor, side: int) -> Tensor:
-    """28 x 28 images of levels 0..255 -> ``(n, 1, side, side)`` from -1 to 1."""
-    grey = levels.float() / 127.5 - 1.0
-    return functional.interpolate(grey, (side, side), mode="bilinear", antialias=True).clamp(-1.0, 1.0)
-
-
-def over_levels(model: EnergyModel, side: int, levels: int) -> Field:
-    """The energy as a field over the grid of grey levels."""
-    energy = model.energy.eval().requires_grad_(False)
-    shape = (1, side, side)
-    grey = torch.linspace(-1.0, 1.0, levels)
-    differences = LevelDifferences(grey[:, None], lambda x: energy(x.reshape(-1, *shape)))
-    return Field(
+def over_levels(model: EnergyModel, levels: int) -> EnergyModel:
+    """The energy over grey levels, as learning on grey levels has it."""
+    shape = model.space.shape
+    return EnergyModel(
+        LevelEnergy(model.energy, levels),
+        LevelFrame(shape, levels),
         th.Grid(shape, levels),
-        lambda x: energy(-1.0 + 2.0 / (levels - 1) * x.float()),
-        name="energy of the digit 1",
-        module=energy,
-        level_differences=differences,
-        batch_size=256,
+        model.data_noise,
+        "energy of the digit 1",
     )
 
 
@@ -85,8 +75,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     digits = bundled_digits((0, 1)) if arguments.file is None else mnist(arguments.file, (0, 1))
-    images = small(digits.x_train[digits.y_train == 1], arguments.side)[:2000]
-    held_out = small(digits.x_test[digits.y_test == 1], arguments.side)[:1000]
+    images = small_images(digits.x_train[digits.y_train == 1], arguments.side)[:2000]
+    held_out = small_images(digits.x_test[digits.y_test == 1], arguments.side)[:1000]
     print(f"{len(images):,} images of the 1, {len(held_out):,} held out ({digits.source})", flush=True)
 
     began = time.process_time()
@@ -108,9 +98,9 @@ def main() -> None:
     print(f"learned in {time.process_time() - began:.0f} CPU s: {survey.verdict_sentence.item()}", flush=True)
 
     began = time.process_time()
-    field = over_levels(model, arguments.side, arguments.levels)
-    to_levels = lambda x: ((x + 1) / 2 * (arguments.levels - 1)).round().long()  # noqa: E731
-    sets = {"training 1s": to_levels(images[:500]), "held-out 1s": to_levels(held_out[:500])}
+    grey = over_levels(model, arguments.levels)
+    field = grey.field()
+    sets = {"training 1s": grey.points(images[:500]), "held-out 1s": grey.points(held_out[:500])}
     density = th.Density(seed=arguments.seed, budget=arguments.budget).measure(field, data=sets)
     print(f"surveyed in {time.process_time() - began:.0f} CPU s: {density.verdict_sentence.item()}", flush=True)
     found = {name: np.quantile(field.value(points).numpy(), [0.05, 0.5, 0.95]) for name, points in sets.items()}

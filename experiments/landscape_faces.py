@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray
-from learned_landscapes import Rule, add_arguments, clusters, kept, learned, maps, namer, shown
+from learned_landscapes import Rule, add_arguments, clusters, each_seed, kept, learned, maps, namer, shown
 
 from theodolite.instruments.proposals import from_reference
 from theodolite.learning.model import EnergyModel
@@ -100,11 +100,7 @@ def main() -> None:
     parser.add_argument("--pulls", type=float, nargs="+", default=[0.35, 0.5, 0.7, 1, 1.4, 2, 2.8, 4], help="alpha T")
     parser.add_argument("--resolutions", type=int, default=1, help="maps shown, at rising alpha")
     add_arguments(parser)
-    arguments = parser.parse_args()
-    print(CLAIM)
-    for seed in arguments.seeds:
-        print(f"seed {seed}", flush=True)
-        look(arguments, seed)
+    each_seed(parser.parse_args(), CLAIM, look)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from learned_landscapes import Rule, add_arguments, clusters, kept, learned, maps, namer, purity, shown
+from learned_landscapes import Rule, add_arguments, clusters, each_seed, kept, learned, maps, namer, purity, shown
 from sklearn.cluster import KMeans
 
 from theodolite.instruments.proposals import from_reference
@@ -98,11 +98,7 @@ def main() -> None:
     parser.add_argument("--cold-pulls", type=float, nargs="+", default=[0.5, 0.7, 1, 1.4, 2, 2.8, 4], help="at T = .1")
     parser.add_argument("--resolutions", type=int, default=1, help="maps shown, at rising alpha")
     add_arguments(parser)
-    arguments = parser.parse_args()
-    print(CLAIM)
-    for seed in arguments.seeds:
-        print(f"seed {seed}", flush=True)
-        look(arguments, seed)
+    each_seed(parser.parse_args(), CLAIM, look)
 
 
 if __name__ == "__main__":

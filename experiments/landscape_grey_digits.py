@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray
+from learned_landscapes import chance_purity, purity, unseen
 from torch import Tensor
 
 import theodolite as th
@@ -43,21 +44,10 @@ LATENT = 2
 QUENCH, COLD = 30, 0.02  # sweeps, and their temperature in nats
 
 
-def purity(basin: np.ndarray, digit: np.ndarray) -> float:
-    """Share of members that are of the commonest digit of their basin."""
-    return sum(np.bincount(digit[basin == k]).max() for k in np.unique(basin)) / len(basin)
-
-
-def unseen(survey: xarray.Dataset) -> float:
-    """Good's estimate of the probability that a further proposal would found a new basin."""
-    return float((survey.member_count.values == 1).sum() / survey.member_count.values.sum())
-
-
 def told(survey: xarray.Dataset) -> str:
     """A map in a few lines."""
     basin, digit = survey.basin.values, survey.member_label.values.astype(int)
-    generator = np.random.default_rng(0)
-    chance = np.mean([purity(basin, generator.permutation(digit)) for _ in range(50)])
+    chance = chance_purity(basin, digit)
     rows = [
         f"{survey.sizes['minimum']} basins; purity {purity(basin, digit):.2f} (chance {chance:.2f}), "
         f"unseen {unseen(survey):.0%}; {survey.verdict_sentence.item()}"

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray
-from sklearn.cluster import KMeans
+from learned_landscapes import chance_purity, clusters, purity
 from torch import Tensor
 from torch.nn import functional
 
@@ -102,10 +102,6 @@ def judged(survey: xarray.Dataset) -> None:
     print(f"  energy: {survey.verdict.values}. {survey.verdict_sentence.values}")
 
 
-def purity(group: np.ndarray, label: np.ndarray) -> float:
-    return sum(np.bincount(label[group == k]).max() for k in np.unique(group)) / len(label)
-
-
 def look(
     name: str,
     model: EnergyModel,
@@ -132,7 +128,6 @@ def look(
         f"({time.process_time() - began:.1f} CPU s)",
         flush=True,
     )
-    rng = np.random.default_rng(arguments.seed)
     for pull in arguments.pulls:
         began = time.process_time()
         survey = th.Landscape(
@@ -154,12 +149,11 @@ def look(
         basin, digit = survey.basin.values, classes(member)
         n = len(np.unique(basin))
         own = {int(np.bincount(digit[basin == k]).argmax()) for k in np.unique(basin)}
-        chance = np.mean([purity(basin, rng.permutation(digit)) for _ in range(20)])
-        clusters = KMeans(n, n_init="auto", random_state=arguments.seed).fit_predict(member.flatten(1).numpy())
         print(
             f"  alpha T = {pull:g} nats a unit, T = {arguments.temperature:g}: {n} basins, purity "
-            f"{purity(basin, digit):.3f} (k-means {purity(clusters, digit):.3f}, chance {chance:.3f}), digits that a "
-            f"basin is of {sorted(own)}, digits met {np.bincount(digit, minlength=10).tolist()}; "
+            f"{purity(basin, digit):.3f} (k-means {purity(clusters(survey, n), digit):.3f}, chance "
+            f"{chance_purity(basin, digit):.3f}), digits that a basin is of {sorted(own)}, "
+            f"digits met {np.bincount(digit, minlength=10).tolist()}; "
             f"{survey.verdict.values} ({time.process_time() - began:.0f} CPU s)",
             flush=True,
         )

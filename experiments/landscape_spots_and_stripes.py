@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray
-from learned_landscapes import Rule, add_arguments, kept, learned, maps, namer, shown
+from learned_landscapes import Rule, add_arguments, each_seed, kept, learned, maps, namer, shown
 from torch import Tensor
 
 from theodolite.instruments.proposals import Propose, from_generator, from_reference
@@ -158,11 +158,7 @@ def main() -> None:
     parser.add_argument("--latent-temperature", type=float, default=0.02)
     parser.add_argument("--latent-pulls", type=float, nargs="+", default=[0.2, 0.6, 1.8], help="alpha T, a unit of z")
     add_arguments(parser)
-    arguments = parser.parse_args()
-    print(CLAIM)
-    for seed in arguments.seeds:
-        print(f"seed {seed}", flush=True)
-        look(arguments, seed)
+    each_seed(parser.parse_args(), CLAIM, look)
 
 
 if __name__ == "__main__":

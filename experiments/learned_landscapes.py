@@ -164,6 +164,14 @@ def mapped(
     return survey, time.process_time() - begun
 
 
+def each_seed(arguments: argparse.Namespace, claim: str, look: Callable[[argparse.Namespace, int], None]) -> None:
+    """The paper's claim, then ``look(arguments, seed)`` for every seed asked for."""
+    print(claim)
+    for seed in arguments.seeds:
+        print(f"seed {seed}", flush=True)
+        look(arguments, seed)
+
+
 # -------- figures of a map --------
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from theodolite.field import Field
 from theodolite.instruments.findings import N_REPRESENTATIVES, Findings, choose_representatives
-from theodolite.instruments.ladder import as_points, as_sampled
 from theodolite.instruments.verdict import Check
 from theodolite.sampling.enumerate import Enumeration
 from theodolite.sampling.gradient_wang_landau import GradientWangLandau
+from theodolite.sampling.metropolis import as_points, as_sampled
 from theodolite.sampling.multicanonical import FlatHistogramEstimate
 from theodolite.sampling.uniform import Uniform
 from theodolite.sampling.wang_landau import WangLandau

@@ -17,9 +17,9 @@ from theodolite.field import Field
 from theodolite.run import Meter
 from theodolite.sampling import anneal, replica_exchange
 from theodolite.sampling.anneal import AnnealState
-from theodolite.sampling.metropolis import Mover, Tuning
+from theodolite.sampling.metropolis import Mover, Tuning, as_sampled
 from theodolite.sampling.replica_exchange import LadderState
-from theodolite.space import Box, DiscreteSpace, Space
+from theodolite.space import Box, DiscreteSpace
 
 _PARTICLES = 8
 _SWEEPS = 4  # of a temperature of the pilot, at most
@@ -219,16 +219,6 @@ class LadderSampler:
         effort = replica_exchange.spread_effort(ladder, self.mover).substeps[place]
         fresh = replica_exchange.init(self.mover, torch.as_tensor(new), point, tuning)
         return self._with_ladder(state, replace(fresh, substeps=effort))
-
-
-def as_sampled(space: Space, point: Tensor) -> Tensor:
-    """Points as samplers hold them: levels on discrete spaces."""
-    return space.to_levels(point) if isinstance(space, DiscreteSpace) else point
-
-
-def as_points(space: Space, sampled: Tensor) -> Tensor:
-    """What ``as_sampled`` turned, back into points ``(batch, *shape)``."""
-    return space.from_levels(sampled) if isinstance(space, DiscreteSpace) else sampled
 
 
 def kept_values(state: LadderSurvey) -> np.ndarray:

@@ -12,9 +12,10 @@ import torch
 from theodolite.field import Field
 from theodolite.instruments import levels, verdict
 from theodolite.instruments.findings import N_REPRESENTATIVES, Findings, choose_representatives
-from theodolite.instruments.ladder import LadderSampler, LadderSurvey, as_points, enough, kept_values
+from theodolite.instruments.ladder import LadderSampler, LadderSurvey, enough, kept_values
 from theodolite.instruments.verdict import Verdict
 from theodolite.sampling import diagnostics, reweighting
+from theodolite.sampling.metropolis import as_points
 from theodolite.sampling.reweighting import Reweighted
 from theodolite.space import DiscreteSpace
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from theodolite.field import Field
+from theodolite.sampling.metropolis import as_sampled
 from theodolite.space import DiscreteSpace
 
 _LEVELS_WANTED = 120
@@ -75,8 +76,7 @@ def noise_distances(field: Field, data: Mapping[str, Tensor], generator: torch.G
     scale = 1.0 / (space.levels - 1) if isinstance(space, DiscreteSpace) else 1.0
 
     def flat(points: Tensor) -> Tensor:
-        sampled = space.to_levels(points) if isinstance(space, DiscreteSpace) else points
-        return sampled.double().flatten(1) * scale
+        return as_sampled(space, points).double().flatten(1) * scale
 
     noise = flat(space.draw(_NOISE_DRAWS, generator))
     rows = []

@@ -7,6 +7,7 @@ benchmarks/langevin_torchebm.py.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import final
 
@@ -19,7 +20,7 @@ _WIDE = 32  # channels from which torch's own convolutions are as fast as produc
 _PATCH_NUMBERS = 1 << 20  # gathered at once: they should stay in the cache
 
 
-class _Layer:
+class _Layer(abc.ABC):
     """One hidden layer of a stack: ``sums (n, rows, columns, units)`` from the images in ``inputs``, which have
     ``padding`` zeros around them, and back: the slope in its inputs, in their place, from that in ``sums``."""
 
@@ -28,11 +29,11 @@ class _Layer:
     bias: Tensor
     padding: int
 
-    def forward(self) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def forward(self) -> None: ...
 
-    def backward(self) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def backward(self) -> None: ...
 
     def take(self, x: Tensor) -> None:
         """Forward from x ``(n, channels, rows, columns)`` instead of the inputs."""

@@ -11,7 +11,7 @@ import xarray as xr
 from theodolite.report import learning, words
 from theodolite.report.figures import finish
 from theodolite.report.learning import DATA, LONG
-from theodolite.report.parts import add_key
+from theodolite.report.parts import add_key, error_bars
 from theodolite.report.themes import LIGHT, Theme
 
 _MARGIN = {"l": 78, "r": 24, "t": 44, "b": 58}
@@ -207,15 +207,7 @@ def class_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | None:
                 "color": _faint(style.colour, "0.35") if open_ else style.colour,
                 "line": {"color": style.colour, "width": 1.2},
             },
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": np.nan_to_num(high - value).tolist(),
-                "arrayminus": np.nan_to_num(value - low).tolist(),
-                "color": theme.muted,
-                "thickness": 1.1,
-                "width": 0,
-            },
+            error_y=error_bars(value, low, high, theme.muted, 1.1, 0),
             hovertemplate="%{x}: %{y:.1f}%<extra>" + runs[k] + "</extra>",
         )
     finish(figure, theme)

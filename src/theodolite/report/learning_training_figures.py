@@ -10,7 +10,7 @@ import xarray as xr
 from theodolite.report import words
 from theodolite.report.figures import finish
 from theodolite.report.learning import OPTIMISERS
-from theodolite.report.parts import add_key
+from theodolite.report.parts import add_key, error_bars
 from theodolite.report.themes import LIGHT, Theme
 
 _MARGIN = {"l": 78, "r": 24, "t": 44, "b": 58}
@@ -309,15 +309,7 @@ def lyapunov_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | No
         mode="lines+markers",
         line={"color": theme.accent, "width": 1.6},
         marker={"size": 8, "color": theme.accent},
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": np.nan_to_num(high - value).tolist(),
-            "arrayminus": np.nan_to_num(value - low).tolist(),
-            "color": theme.accent,
-            "thickness": 1.4,
-            "width": 4,
-        },
+        error_y=error_bars(value, low, high, theme.accent, 1.4, 4),
         hovertemplate="%{y:.3g} at noise scale %{x:.3g}<extra></extra>",
     )
     finish(figure, theme)

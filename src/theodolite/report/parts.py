@@ -38,6 +38,21 @@ def _plain_figure(figure: go.Figure) -> dict[str, Any]:
     return json.loads(figure.to_json(validate=False) or "{}")
 
 
+def error_bars(
+    value: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, thickness: float = 1.0, width: float = 0.0
+) -> dict[str, Any]:
+    """Plotly's `error_y` from intervals; none is drawn where an end is not known."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": np.nan_to_num(high - value).tolist(),
+        "arrayminus": np.nan_to_num(value - low).tolist(),
+        "color": colour,
+        "thickness": thickness,
+        "width": width,
+    }
+
+
 def add_key(figure: go.Figure, marks: list[tuple[str, str, str]], lift: int = 8, a_line: int | None = None) -> int:
     """What the ``marks`` (sign, colour, name) are, above the axes, ``a_line`` of them in a line; how many lines.
 

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from theodolite.report.figures import finish
-from theodolite.report.parts import add_key
+from theodolite.report.parts import add_key, error_bars
 from theodolite.report.themes import LIGHT, Theme
 from theodolite.report.units import first_top
 
@@ -110,15 +110,7 @@ def steadiness_figure(dataset: xr.Dataset, theme: Theme = LIGHT) -> go.Figure | 
         name="flip points",
         mode="markers",
         marker={"size": 7 if len(order) <= 150 else 4, "color": theme.categories[0]},
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": np.nan_to_num(high - change[order]).tolist(),
-            "arrayminus": np.nan_to_num(change[order] - low).tolist(),
-            "color": theme.categories[0],
-            "thickness": 1,
-            "width": 0,
-        },
+        error_y=error_bars(change[order], low, high, theme.categories[0], 1, 0),
         hovertemplate="unit %{customdata}: %{y:.2f} of its spread<extra></extra>",
     )
     figure.add_scatter(

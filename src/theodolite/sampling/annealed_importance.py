@@ -23,8 +23,7 @@ from theodolite.errors import UserError
 from theodolite.field import Field
 from theodolite.sampling import anneal
 from theodolite.sampling.ensembles import Canonical
-from theodolite.sampling.metropolis import Mover, Tuning, Walkers, choose_mover
-from theodolite.space import DiscreteSpace
+from theodolite.sampling.metropolis import Mover, Tuning, Walkers, as_sampled, choose_mover
 
 _PILOT = 32  # particles
 _PILOT_SWEEPS = 8
@@ -136,9 +135,7 @@ class AnnealedImportance:
         return choose_mover(self.field, torch.Generator().manual_seed(_TRIAL_SEED))
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
-        space = self.field.space
-        x = space.draw(n, generator)
-        return space.to_levels(x) if isinstance(space, DiscreteSpace) else x
+        return as_sampled(self.field.space, self.field.space.draw(n, generator))
 
     def _path(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         sign = math.copysign(1.0, self.rung_lambda)

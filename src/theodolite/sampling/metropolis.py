@@ -23,7 +23,7 @@ from theodolite.sampling.proposals import (
     redraw,
     redraw_uniformly,
 )
-from theodolite.space import DiscreteSpace
+from theodolite.space import DiscreteSpace, Space
 
 TARGET_ACCEPTANCE = 0.5
 
@@ -47,6 +47,16 @@ class Tuning:
 
     reach: Tensor
     share: Tensor
+
+
+def as_sampled(space: Space, point: Tensor) -> Tensor:
+    """Points as samplers hold them: levels on discrete spaces."""
+    return space.to_levels(point) if isinstance(space, DiscreteSpace) else point
+
+
+def as_points(space: Space, sampled: Tensor) -> Tensor:
+    """What ``as_sampled`` turned, back into points ``(batch, *shape)``."""
+    return space.from_levels(sampled) if isinstance(space, DiscreteSpace) else sampled
 
 
 class Mover(Protocol):

@@ -162,9 +162,9 @@ def energy_field(module: nn.Module, sigma: float = SPRING, name: str = "energy o
     )
 
 
-def small_images(levels: Tensor) -> Tensor:
-    """Images of 28 x 28 levels 0..255 -> ``(n, 1, 16, 16)`` float32 from -1 (black) to +1, by bilinear resampling."""
-    grey = functional.interpolate(levels.float() / 127.5 - 1.0, (SIDE, SIDE), mode="bilinear", antialias=True)
+def small_images(levels: Tensor, side: int = SIDE) -> Tensor:
+    """Images of 28 x 28 levels 0..255 -> ``(n, 1, side, side)`` float32 from -1 (black) to +1, bilinear."""
+    grey = functional.interpolate(levels.float() / 127.5 - 1.0, (side, side), mode="bilinear", antialias=True)
     return grey.clamp(-1.0, 1.0)
 
 
